@@ -1,0 +1,20 @@
+# Both binaries in one small image: celeriac-worker and celeriac.
+FROM rust:1-slim-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /celeriac
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/celeriac/target \
+    cargo build --release --locked -p celeriac-worker -p celeriac-producer \
+    && install -D -t /out target/release/celeriac-worker target/release/celeriac
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --no-create-home celeriac
+COPY --from=build /out/ /usr/local/bin/
+USER celeriac
+# SIGTERM is a warm shutdown; the worker may be PID 1.
+STOPSIGNAL SIGTERM
+CMD ["celeriac-worker"]

@@ -1,0 +1,262 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use celeriac::client::config::parse_duration;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  a task failed
+  2  wrong options, settings or input
+  3  the broker cannot be reached
+  4  no result within the timeout
+  5  not sent: no such queue, too large, or refused by the broker
+  Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Send a task and go on:
+      celeriac call add --args '[2, 2]'
+
+  Send it and wait for its result:
+      celeriac call add --args '[2, 2]' --wait
+
+  Keyword arguments, another queue, ten minutes from now:
+      celeriac call send_email --kwargs '{\"to\": \"a@b.c\", \"subject\": \"Hi\"}' \\
+          -Q mail --countdown 10m
+
+  A task for Python workers of an existing Celery deployment:
+      celeriac call proj.tasks.report -Q celery --serializer json
+
+  Many, one JSON object a line:
+      seq 100000 | sed 's/.*/{\"task\": \"square\", \"args\": [&]}/' | celeriac call --from -
+
+  Is the broker there?
+      celeriac ping";
+
+const CALL_MORE: &str = "\
+JSON:
+  Arguments are JSON as Celery speaks it: integers of any length, and objects such as
+  {\"__type__\": \"datetime\", \"__value__\": \"2030-01-02T03:04:05+00:00\"} for dates, decimals,
+  UUIDs and bytes.
+
+Lines of --from:
+  {\"task\": \"add\", \"args\": [2, 2]}
+  {\"task\": \"report\", \"kwargs\": {\"year\": 2030}, \"options\": {\"priority\": 3}}
+  \"options\" has the names of the options here with underscores; they win over the ones given here.
+  A line that is wrong is told with its number and left out; the others are sent.
+
+Exit codes:
+  0  success
+  1  a task failed
+  2  wrong options, settings or input
+  3  the broker cannot be reached
+  4  no result within the timeout
+  5  not sent: no such queue, too large, or refused by the broker
+  Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
+
+/// Sends tasks to Celeriac and Celery workers over RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "celeriac", version, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of all commands.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The broker's URL; several, with commas or repeated, are tried in turn.
+    ///
+    /// [env: CELERIAC_BROKER_URL] [default: amqp://guest:guest@localhost:5672//]. A password in an
+    /// option can be seen in the list of processes; in the environment or a file it cannot.
+    #[arg(short, long, value_name = "URL", global = true, help_heading = "Connection")]
+    pub(crate) broker: Vec<String>,
+
+    /// A TOML file with settings. [env: CELERIAC_CONFIG]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Connection")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Keep trying while the broker cannot be reached, instead of giving up at once.
+    #[arg(long, global = true, help_heading = "Connection")]
+    pub(crate) retry: bool,
+
+    /// One JSON object a line on standard output, for programs.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Log to standard error: warnings, -vv what happens, -vvv everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send one task, or many from a file.
+    #[command(after_long_help = CALL_MORE)]
+    Call(Box<CallArgs>),
+    /// Ask the broker for an answer and measure how long it takes.
+    Ping,
+    /// Write a completion script for a shell.
+    ///
+    /// For bash: celeriac completions bash > /etc/bash_completion.d/celeriac
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// What to call, how, and whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// The task's name.
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) name: Option<String>,
+
+    /// Positional arguments: a JSON array.
+    #[arg(long, value_name = "JSON", conflicts_with = "from")]
+    pub(crate) args: Option<String>,
+
+    /// Keyword arguments: a JSON object.
+    #[arg(long, value_name = "JSON", conflicts_with = "from")]
+    pub(crate) kwargs: Option<String>,
+
+    /// Many calls, one JSON object a line, from this file or, with "-", from standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+
+    /// Wait for the result and show it.
+    #[arg(long, conflicts_with = "ignore_result")]
+    pub(crate) wait: bool,
+
+    /// How long to wait for a result, such as 30s or 5m.
+    #[arg(long, value_name = "DURATION", requires = "wait", default_value = "60s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+}
+
+/// Celery's call options.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Call options")]
+pub(crate) struct OptionArgs {
+    /// The queue. [default: the task's route, else the setting task_default_queue]
+    #[arg(short = 'Q', long)]
+    pub(crate) queue: Option<String>,
+
+    /// The exchange, instead of straight to a queue.
+    #[arg(long)]
+    pub(crate) exchange: Option<String>,
+
+    /// The routing key at that exchange.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) routing_key: Option<String>,
+
+    /// Run it after this long.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "eta")]
+    pub(crate) countdown: Option<Duration>,
+
+    /// Run it at this time, such as 2030-01-02T03:04:05Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) eta: Option<String>,
+
+    /// Do not run it any more after this long, or after this time.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub(crate) expires: Option<String>,
+
+    /// The priority, 0 to 255; the queue must know priorities.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) priority: Option<u8>,
+
+    /// The task's id. [default: a random UUID]
+    #[arg(long, value_name = "ID", conflicts_with = "from")]
+    pub(crate) task_id: Option<String>,
+
+    /// How the arguments are written: msgpack or json.
+    #[arg(long, value_name = "NAME", value_parser = ["msgpack", "json"])]
+    pub(crate) serializer: Option<String>,
+
+    /// How the arguments are compressed: gzip or zstd.
+    #[arg(long, value_name = "NAME", value_parser = ["gzip", "zlib", "zstd"])]
+    pub(crate) compression: Option<String>,
+
+    /// Do not send a result.
+    #[arg(long)]
+    pub(crate) ignore_result: bool,
+
+    /// The name that logs and monitors show.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) shadow: Option<String>,
+
+    /// Stop the task after this long.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) time_limit: Option<Duration>,
+
+    /// Ask the task to stop after this long.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) soft_time_limit: Option<Duration>,
+
+    /// A message header of your own; repeatable. The value is text.
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a header is written KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("celeriac").chain(line.iter().copied()))
+    }
+
+    #[test]
+    fn the_options_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for line in [
+            &["call"][..],
+            &["call", "add", "--from", "-"],
+            &["call", "--from", "-", "--args", "[]"],
+            &["call", "--from", "-", "--task-id", "x"],
+            &["call", "add", "--wait", "--ignore-result"],
+            &["call", "add", "--timeout", "3s"],
+            &["call", "add", "--countdown", "3s", "--eta", "2030-01-01"],
+            &["call", "add", "--priority", "256"],
+            &["call", "add", "--serializer", "pickle"],
+            &["call", "add", "--header", "no-value"],
+            &["call", "add", "--countdown", "soon"],
+            &["completions", "dos"],
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_command() {
+        let before = parse(&["--json", "-b", "amqp://a", "ping"]).unwrap();
+        let after = parse(&["ping", "--json", "-b", "amqp://a"]).unwrap();
+        assert!(before.common.json && after.common.json);
+        assert_eq!(before.common.broker, after.common.broker);
+    }
+}

@@ -1,0 +1,137 @@
+//! What can go wrong between this process and the broker, apart from one publish.
+//!
+//! Does not judge single messages (see [`PublishError`](super::PublishError)).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::ErrorKind;
+
+/// The broker's code for a connection that an operator closed.
+const CONNECTION_FORCED: u16 = 320;
+
+/// An error of the `amqp` floor. Cheap to clone, because many waiters may have to hear of it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No URL is configured.
+    #[error("no broker URL is configured")]
+    NoUrl,
+    /// A connection could not be made.
+    #[error("failed to connect to {broker}: {reason}")]
+    Connect {
+        /// The address, without the password.
+        broker: String,
+        /// What the operating system, TLS or the broker said.
+        reason: String,
+        /// Whether trying again cannot help: wrong credentials or an unknown virtual host.
+        permanent: bool,
+    },
+    /// A connection could not be made in time.
+    #[error("failed to connect to {broker} within {after:?}")]
+    ConnectTimeout {
+        /// The address, without the password.
+        broker: String,
+        /// The connect timeout.
+        after: Duration,
+    },
+    /// A certificate or key could not be read.
+    #[error("failed to read {path}")]
+    Tls {
+        /// The file.
+        path: String,
+        /// Why it could not be read.
+        source: Arc<std::io::Error>,
+    },
+    /// The broker refused what was asked; `code` and `text` are its own words.
+    #[error("{code} {text}")]
+    Refused {
+        /// AMQP reply code, for example 404.
+        code: u16,
+        /// AMQP reply text.
+        text: String,
+    },
+    /// The connection or channel was lost.
+    #[error("the connection to the broker was lost")]
+    Lost {
+        /// The client library's words.
+        source: Arc<lapin::Error>,
+    },
+    /// The connection was given up, as the retry policy says.
+    #[error("the connection to the broker was given up")]
+    GivenUp {
+        /// The last error.
+        source: Arc<Self>,
+    },
+    /// A name is too long for AMQP.
+    #[error("{what} has {len} bytes, and AMQP allows 255")]
+    NameTooLong {
+        /// Which name.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The connection, publisher or consumer was closed by this program.
+    #[error("closed")]
+    Closed,
+}
+
+impl Error {
+    /// Whether the broker refused what was asked.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    /// Whether an entity that was asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+
+    /// Whether the fault is the connection, so that trying again may help.
+    pub fn is_connection(&self) -> bool {
+        match self {
+            Self::Connect { permanent, .. } => !permanent,
+            Self::ConnectTimeout { .. } | Self::Lost { .. } => true,
+            Self::Refused { code, .. } => *code == CONNECTION_FORCED,
+            Self::NoUrl
+            | Self::Tls { .. }
+            | Self::GivenUp { .. }
+            | Self::NameTooLong { .. }
+            | Self::Closed => false,
+        }
+    }
+
+    /// Whether trying to connect again cannot help: bad credentials, virtual host or files.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Connect { permanent, .. } => *permanent,
+            Self::NoUrl
+            | Self::Tls { .. }
+            | Self::GivenUp { .. }
+            | Self::NameTooLong { .. }
+            | Self::Closed => true,
+            Self::ConnectTimeout { .. } | Self::Refused { .. } | Self::Lost { .. } => false,
+        }
+    }
+
+    /// The broker's code and words, if it closed a channel or connection over something that
+    /// this program did, and not because an operator or a fault asked for it.
+    pub(super) fn blame(&self) -> Option<(u16, &str)> {
+        match self {
+            Self::Refused { code, text } if *code != CONNECTION_FORCED => Some((*code, text)),
+            _ => None,
+        }
+    }
+}
+
+impl From<lapin::Error> for Error {
+    fn from(error: lapin::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ProtocolError(refusal) => Self::Refused {
+                code: refusal.get_id(),
+                text: refusal.get_message().as_str().to_owned(),
+            },
+            _ => Self::Lost { source: Arc::new(error) },
+        }
+    }
+}

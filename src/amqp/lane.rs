@@ -1,0 +1,457 @@
+//! One lane of a consumer: a channel with its share of the prefetch, opened again when it is lost.
+//!
+//! Does not decide verdicts (see `settle.rs`) and does not hand out (see `consumer.rs`).
+//! **Invariant:** one queue that is gone or refused does not stop the others; it is tried again
+//! with growing delays.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{FutureExt, join_all};
+use futures::stream::{Stream, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::connection::Connection;
+use super::consumer::{ConsumerOptions, Delivery, Inbox};
+use super::convert::{arguments, from_properties, short};
+use super::dial::CLOSE_TIMEOUT;
+use super::error::Error;
+use super::settle::{AckWindow, Frame, SettleToken, Settlements, Verdict};
+use crate::backoff::Backoff;
+use crate::protocol::Message;
+
+/// Deliveries that are moved before verdicts are looked at.
+const BURST_MAX: usize = 256;
+
+/// The delay after a queue or channel was refused.
+const RETRY: Backoff =
+    Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(30), jitter: true };
+
+/// How long one try to get a lost queue back may take.
+const RECONSUME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a lane is asked to do; it answers when it is done.
+#[derive(Debug)]
+pub(super) enum Command {
+    Cancel(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+pub(super) struct Lane {
+    pub(super) connection: Connection,
+    pub(super) options: Arc<ConsumerOptions>,
+    /// Unsettled deliveries of each consumer; 0 is no limit.
+    pub(super) prefetch: u16,
+    pub(super) number: usize,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) stale: Arc<AtomicU64>,
+}
+
+/// Where the first success, or the refusal, is told.
+type Opened = oneshot::Sender<Result<(), Error>>;
+
+/// How a channel ended.
+enum End {
+    Done,
+    Lost(Error),
+}
+
+impl Lane {
+    /// Consumes until it is closed or the connection ends; `first` hears of the first channel.
+    pub(super) async fn run(self, mut commands: mpsc::Receiver<Command>, first: Opened) {
+        self.keep(&mut commands, first).await;
+        self.inbox.leave();
+    }
+
+    async fn keep(&self, commands: &mut mpsc::Receiver<Command>, first: Opened) {
+        let mut first = Some(first);
+        let mut failures: u32 = 0;
+        let mut careful = false;
+        loop {
+            let opened = tokio::select! {
+                biased;
+                // Without a channel there is nothing to cancel or to close.
+                _ = commands.recv() => return,
+                opened = Open::open(self, careful) => opened,
+            };
+            let since = Instant::now();
+            let error = match opened {
+                Ok(mut open) => {
+                    if let Some(first) = first.take() {
+                        // Whoever started this may have lost interest; then a command follows.
+                        let _ = first.send(Ok(()));
+                    }
+                    let end = open.serve(self, commands).await;
+                    open.settlements.close();
+                    match end {
+                        End::Done => return,
+                        End::Lost(_) if open.cancelled => return,
+                        End::Lost(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            if error.is_permanent() || (first.is_some() && !error.is_connection()) {
+                if let Some(first) = first.take() {
+                    // As above.
+                    let _ = first.send(Err(error));
+                }
+                return;
+            }
+            careful = !error.is_connection();
+            if careful {
+                warn!(%error, lane = self.number, "the broker closed a consumer's channel");
+            } else {
+                debug!(%error, lane = self.number, "lane lost its connection");
+            }
+            failures = if since.elapsed() > RETRY.cap { 0 } else { failures.saturating_add(1) };
+            tokio::select! {
+                _ = commands.recv() => return,
+                () = tokio::time::sleep(RETRY.delay(failures.saturating_sub(1))) => {}
+            }
+        }
+    }
+
+    fn queue(&self, at: usize) -> &str {
+        self.options.queues.get(at).map_or("", |queue| queue.name.as_str())
+    }
+}
+
+/// An open channel and everything that ends with it.
+struct Open {
+    channel: lapin::Channel,
+    /// One for each queue of the options; `None` where the broker has ended it.
+    consumers: Vec<Option<lapin::Consumer>>,
+    names: Vec<Arc<str>>,
+    settlements: Arc<Settlements>,
+    window: AckWindow,
+    frames: Vec<Frame>,
+    burst: Vec<Delivery>,
+    /// When to try again to consume the queues that are missing, and how often that failed.
+    retry: Option<(Instant, u32)>,
+    tags: u64,
+    turn: usize,
+    cancelled: bool,
+}
+
+impl Open {
+    /// Opens a channel and consumes all queues; if `careful`, without the ones that are not there.
+    async fn open(lane: &Lane, careful: bool) -> Result<Self, Error> {
+        let live = lane.connection.live(0).await?;
+        let channel = live.connection.create_channel().await?;
+        if lane.prefetch > 0 {
+            channel.basic_qos(lane.prefetch, BasicQosOptions { global: false }).await?;
+        }
+        let queues = &lane.options.queues;
+        let mut this = Self {
+            channel,
+            consumers: queues.iter().map(|_| None).collect(),
+            names: queues.iter().map(|queue| queue.name.as_str().into()).collect(),
+            settlements: Arc::new(Settlements::new(lane.stale.clone())),
+            window: AckWindow::default(),
+            frames: Vec::new(),
+            burst: Vec::new(),
+            retry: None,
+            tags: 0,
+            turn: 0,
+            cancelled: false,
+        };
+        for at in 0..queues.len() {
+            if careful && let Err(error) = lane.connection.redeclare_queue(lane.queue(at)).await {
+                if !error.is_refused() {
+                    return Err(error);
+                }
+                warn!(%error, queue = lane.queue(at), "a queue cannot be consumed for now");
+                this.schedule(0);
+                continue;
+            }
+            this.consume(lane, at).await?;
+        }
+        Ok(this)
+    }
+
+    async fn consume(&mut self, lane: &Lane, at: usize) -> Result<(), Error> {
+        let options = &lane.options;
+        let prefix = match options.tag_prefix.as_str() {
+            "" => "celeriac",
+            prefix => prefix,
+        };
+        self.tags += 1;
+        let tag = short("a consumer tag", &format!("{prefix}.{}.{}", lane.number, self.tags))?;
+        let queue = short("a queue's name", lane.queue(at))?;
+        let how = BasicConsumeOptions {
+            no_ack: options.no_ack,
+            exclusive: options.exclusive,
+            ..BasicConsumeOptions::default()
+        };
+        let arguments = arguments(&options.arguments)?;
+        let consumer = self.channel.basic_consume(queue, tag, how, arguments).await?;
+        if let Some(slot) = self.consumers.get_mut(at) {
+            *slot = Some(consumer);
+        }
+        Ok(())
+    }
+
+    fn schedule(&mut self, failures: u32) {
+        self.retry = Some((Instant::now() + RETRY.delay(failures), failures));
+    }
+
+    async fn serve(&mut self, lane: &Lane, commands: &mut mpsc::Receiver<Command>) -> End {
+        let mut ended = Vec::new();
+        loop {
+            let retry = self.retry;
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Cancel(done)) => {
+                        self.cancel().await;
+                        // Whoever asked may have run out of patience.
+                        let _ = done.send(());
+                    }
+                    Some(Command::Close(done)) => {
+                        self.close().await;
+                        let _ = done.send(());
+                        return End::Done;
+                    }
+                    None => {
+                        self.close().await;
+                        return End::Done;
+                    }
+                },
+                () = self.settlements.ready() => {
+                    if let Err(error) = self.flush().await {
+                        return End::Lost(self.cause(error));
+                    }
+                }
+                () = receive(
+                    &mut self.consumers, &mut self.burst, &mut ended, &mut self.turn,
+                    &self.names, (!lane.options.no_ack).then_some(&self.settlements),
+                ) => {
+                    lane.inbox.put(&mut self.burst);
+                    for (at, error) in ended.drain(..) {
+                        if let Some(end) = self.consumer_ended(lane, at, error) {
+                            return end;
+                        }
+                    }
+                }
+                () = until(retry.map(|(at, _)| at)), if retry.is_some() => {
+                    if let Err(error) = self.reconsume(lane).await {
+                        return End::Lost(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends all verdicts that were given.
+    async fn flush(&mut self) -> Result<(), Error> {
+        self.settlements.take(&mut self.window);
+        self.window.flush(&mut self.frames);
+        let channel = &self.channel;
+        let mut sends: Vec<_> =
+            self.frames.drain(..).map(|frame| Box::pin(send(channel, frame))).collect();
+        let mut result = Ok(());
+        // The first poll hands a frame over, so this keeps their order, and lets them share one
+        // wake-up of the client library's thread.
+        poll_fn(|cx| {
+            sends.retain_mut(|send| match send.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(error)) => {
+                    result = Err(error);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if sends.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Ok(result?)
+    }
+
+    /// The reason for which the channel is gone, which only the consumers are told.
+    fn cause(&mut self, error: Error) -> Error {
+        for consumer in self.consumers.iter_mut().flatten() {
+            while let Some(Some(item)) = consumer.next().now_or_never() {
+                if let Err(cause) = item {
+                    return cause.into();
+                }
+            }
+        }
+        error
+    }
+
+    fn consumer_ended(
+        &mut self,
+        lane: &Lane,
+        at: usize,
+        error: Option<lapin::Error>,
+    ) -> Option<End> {
+        match error {
+            Some(error) => Some(End::Lost(error.into())),
+            None if self.channel.status().connected() => {
+                warn!(queue = lane.queue(at), "the broker cancelled a consumer: its queue is gone");
+                if let Some(slot) = self.consumers.get_mut(at) {
+                    *slot = None;
+                }
+                self.schedule(0);
+                None
+            }
+            None => {
+                let state = lapin::ChannelState::Closed;
+                let error = lapin::ErrorKind::InvalidChannelState(state, "consumer ended");
+                Some(End::Lost(lapin::Error::from(error).into()))
+            }
+        }
+    }
+
+    /// Tries to get back the queues whose consumers have ended.
+    async fn reconsume(&mut self, lane: &Lane) -> Result<(), Error> {
+        let failures = self.retry.take().map_or(0, |(_, failures)| failures);
+        for at in 0..self.consumers.len() {
+            if self.consumers.get(at).is_none_or(Option::is_some) {
+                continue;
+            }
+            let declared = lane.connection.redeclare_queue(lane.queue(at));
+            // Refusals come on other channels than this one, so that it survives them.
+            match tokio::time::timeout(RECONSUME_TIMEOUT, declared).await {
+                Ok(Ok(())) => {
+                    self.consume(lane, at).await?;
+                    info!(queue = lane.queue(at), "consuming again");
+                }
+                Ok(Err(error)) => {
+                    warn!(%error, queue = lane.queue(at), "a queue cannot be consumed for now");
+                    self.schedule(failures.saturating_add(1));
+                }
+                Err(_) => self.schedule(failures.saturating_add(1)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the consumers and gives back what they had delivered and nobody has seen.
+    async fn cancel(&mut self) {
+        if std::mem::replace(&mut self.cancelled, true) {
+            return;
+        }
+        self.retry = None;
+        let mut consumers: Vec<_> = self.consumers.iter_mut().filter_map(Option::take).collect();
+        let options = BasicCancelOptions::default();
+        let cancels =
+            consumers.iter().map(|consumer| self.channel.basic_cancel(consumer.tag(), options));
+        // A channel that is gone has no consumers either.
+        let _ = join_all(cancels).await;
+        for consumer in &mut consumers {
+            while let Some(Some(item)) = consumer.next().now_or_never() {
+                if let Ok(delivery) = item {
+                    self.window.settle(delivery.delivery_tag, Verdict::Requeue);
+                }
+            }
+        }
+        if let Err(error) = self.flush().await {
+            debug!(%error, "the channel was gone before its deliveries were given back");
+        }
+    }
+
+    /// Cancels, sends what is left, and waits until the broker has seen all of it.
+    async fn close(&mut self) {
+        let closing = async {
+            self.cancel().await;
+            self.flush().await?;
+            self.settlements.close();
+            // The answer comes after everything that was sent before has been processed.
+            self.channel.close(200, "bye".into()).await?;
+            Ok::<_, Error>(())
+        };
+        match tokio::time::timeout(CLOSE_TIMEOUT, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the channel was gone before it was closed"),
+            Err(_) => debug!("the broker did not answer the close in time"),
+        }
+    }
+}
+
+/// Waits until some consumer has deliveries or has ended, and takes what is ready.
+async fn receive(
+    consumers: &mut [Option<lapin::Consumer>],
+    burst: &mut Vec<Delivery>,
+    ended: &mut Vec<(usize, Option<lapin::Error>)>,
+    turn: &mut usize,
+    names: &[Arc<str>],
+    settlements: Option<&Arc<Settlements>>,
+) {
+    // Another one begins each time, so that a busy queue cannot starve the others.
+    *turn = turn.wrapping_add(1);
+    let count = consumers.len().max(1);
+    poll_fn(|cx| {
+        for step in 0..count {
+            let at = turn.wrapping_add(step) % count;
+            let Some(Some(consumer)) = consumers.get_mut(at) else { continue };
+            while burst.len() < BURST_MAX {
+                match Pin::new(&mut *consumer).poll_next(cx) {
+                    Poll::Ready(Some(Ok(delivery))) => {
+                        let queue = names.get(at).cloned().unwrap_or_default();
+                        burst.push(convert(delivery, queue, settlements));
+                    }
+                    Poll::Ready(Some(Err(error))) => {
+                        ended.push((at, Some(error)));
+                        break;
+                    }
+                    Poll::Ready(None) => {
+                        ended.push((at, None));
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if burst.is_empty() && ended.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+}
+
+fn convert(
+    delivery: lapin::message::Delivery,
+    queue: Arc<str>,
+    settlements: Option<&Arc<Settlements>>,
+) -> Delivery {
+    let tag = delivery.delivery_tag;
+    Delivery {
+        message: Message { properties: from_properties(&delivery.properties), body: delivery.data },
+        exchange: delivery.exchange.into(),
+        routing_key: delivery.routing_key.into(),
+        queue,
+        redelivered: delivery.redelivered,
+        token: match settlements {
+            Some(settlements) => SettleToken::new(settlements.clone(), tag),
+            None => SettleToken::inert(),
+        },
+    }
+}
+
+async fn send(channel: &lapin::Channel, frame: Frame) -> Result<(), lapin::Error> {
+    match frame {
+        Frame::Ack(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: false }).await,
+        Frame::AckUpTo(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: true }).await,
+        Frame::Requeue(tag) => {
+            channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await
+        }
+        Frame::Reject(tag) => {
+            channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}

@@ -1,0 +1,36 @@
+//! The one floor that talks AMQP 0-9-1: connections that come back, confirmed publishing in
+//! bursts, consuming with coalesced acks.
+//!
+//! Does not know what a task is; it moves [`Message`](crate::protocol::Message)s. Nothing above
+//! this folder names the client library.
+//!
+//! **Invariants:** a publish ends as confirmed only when the broker confirmed it; a delivery is
+//! acked only when its token was; what exists in the broker is never changed or deleted.
+
+mod connection;
+mod consumer;
+mod convert;
+mod declare;
+mod dial;
+mod error;
+mod flight;
+mod greeting;
+mod lane;
+pub(crate) mod layout;
+mod pipeline;
+mod publisher;
+mod settle;
+mod supervisor;
+pub mod topology;
+mod url;
+
+pub use connection::{Connection, ConnectionOptions, ConnectionState, RetryPolicy, TlsOptions};
+pub use consumer::{Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery};
+pub use error::Error;
+pub use greeting::{ServerIdentity, greeting};
+pub use publisher::{Publish, PublishError, Publisher, PublisherOptions, WhenUnknown};
+pub use settle::SettleToken;
+pub use topology::{
+    Binding, Declare, Destination, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,
+};
+pub use url::{BrokerUrl, UrlError};

@@ -1,0 +1,426 @@
+//! The actor behind [`Publisher`](super::Publisher): one confirm channel, fed in bursts.
+//!
+//! Frames that are handed to the client library together share one wake-up of its thread, so
+//! publishes are gathered and polled together, and nobody waits for one confirm at a time.
+//!
+//! **Invariant:** a publish leaves this file only with an answer; until then it is in exactly one
+//! of `waiting`, `suspects` and `flight`.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, poll_fn};
+use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use lapin::Confirmation;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use super::connection::{Connection, Live};
+use super::convert::{short, to_properties};
+use super::dial::CLOSE_TIMEOUT;
+use super::error::Error;
+use super::flight::{Flight, Likeness, Returned};
+use super::publisher::{Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown};
+use crate::backoff::Backoff;
+
+/// Publishes that are handed over before confirms are looked at.
+const BURST_MAX: usize = 256;
+
+/// The delay after a channel could not be opened on a connection that looks sound.
+const REOPEN: Backoff =
+    Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(5), jitter: true };
+
+type Outcome = (u64, Result<Confirmation, lapin::Error>);
+type Sending = FuturesUnordered<BoxFuture<'static, Outcome>>;
+
+pub(super) struct Pipeline {
+    connection: Connection,
+    options: PublisherOptions,
+    jobs: mpsc::Receiver<Job>,
+    /// Jobs just received; kept for its memory.
+    received: Vec<Job>,
+    /// Not sent on this channel yet, in order.
+    waiting: VecDeque<Parcel>,
+    /// One of these made the broker close the channel; they are sent alone, before all others.
+    suspects: VecDeque<Parcel>,
+    flight: Flight,
+    /// Confirms that were seen, but whose batch may not be complete yet (see `settle`).
+    unripe: Vec<Outcome>,
+    flushes: Vec<oneshot::Sender<()>>,
+    closing: bool,
+}
+
+/// Why a channel is no longer served.
+enum End {
+    /// Everything is answered and no more will come.
+    Closed,
+    /// The channel or the connection under it is gone.
+    Lost(Error),
+    /// There will be no further connection.
+    Failed(Error),
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        connection: Connection,
+        options: PublisherOptions,
+        jobs: mpsc::Receiver<Job>,
+    ) -> Self {
+        Self {
+            connection,
+            options,
+            jobs,
+            received: Vec::with_capacity(BURST_MAX),
+            waiting: VecDeque::new(),
+            suspects: VecDeque::new(),
+            flight: Flight::default(),
+            unripe: Vec::new(),
+            flushes: Vec::new(),
+            closing: false,
+        }
+    }
+
+    /// Runs until all handles are dropped or it is closed, and everything is answered.
+    pub(super) async fn run(mut self) {
+        let backoff = REOPEN;
+        let mut failures = 0;
+        loop {
+            match self.serve(&mut failures).await {
+                End::Closed => return,
+                End::Failed(Error::GivenUp { source }) => return self.fail(&source).await,
+                End::Failed(error) => return self.fail(&Arc::new(error)).await,
+                End::Lost(error) => {
+                    debug!(%error, in_flight = self.flight.len(), "publisher lost its channel");
+                    self.sort_out(error);
+                    if failures > 0 {
+                        tokio::time::sleep(backoff.delay(failures)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens one channel and works on it to its end.
+    async fn serve(&mut self, failures: &mut u32) -> End {
+        let live = loop {
+            tokio::select! {
+                live = self.connection.live(0) => match live {
+                    Ok(live) => break live,
+                    Err(error) => return End::Failed(error),
+                },
+                count = self.jobs.recv_many(&mut self.received, BURST_MAX), if self.accepts() => {
+                    self.accept(count);
+                }
+            }
+            if self.closing && self.is_idle() {
+                return End::Closed;
+            }
+        };
+        match open(&live).await {
+            Ok(channel) => {
+                *failures = 0;
+                self.drive(&live, &channel).await
+            }
+            Err(error) => {
+                *failures += 1;
+                End::Lost(error)
+            }
+        }
+    }
+
+    async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
+        let mut sending = Sending::new();
+        let frame_max = live.connection.configuration().frame_max() as usize;
+        loop {
+            self.hand_over(channel, &mut sending, frame_max);
+            if self.is_idle() {
+                self.flushes.drain(..).for_each(|flush| {
+                    // Whoever waited may have gone.
+                    let _ = flush.send(());
+                });
+                if self.closing {
+                    let close = channel.close(200, "bye".into());
+                    // Nothing is outstanding, so it does not matter how this ends.
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+                    return End::Closed;
+                }
+            }
+            let accepts = self.accepts();
+            let first = tokio::select! {
+                biased;
+                outcome = sending.next(), if !sending.is_empty() => outcome,
+                count = self.jobs.recv_many(&mut self.received, BURST_MAX), if accepts => {
+                    self.accept(count);
+                    continue;
+                }
+                () = std::future::ready(()), if !self.unripe.is_empty() => None,
+                // Nothing could be sent, and more is waiting.
+                else => continue,
+            };
+            if let Err(error) = self.settle(first, channel, &mut sending).await {
+                return End::Lost(error);
+            }
+        }
+    }
+
+    /// Whether further jobs should be taken now.
+    fn accepts(&self) -> bool {
+        !self.closing && self.waiting.len() < BURST_MAX && self.suspects.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.suspects.is_empty() && self.flight.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.flight.is_empty()
+            || (self.flight.len() < self.options.in_flight_max
+                && self.flight.bytes() < self.options.in_flight_bytes_max)
+    }
+
+    fn accept(&mut self, count: usize) {
+        self.closing |= count == 0;
+        for job in self.received.drain(..) {
+            match job {
+                Job::One(parcel) => self.waiting.push_back(parcel),
+                Job::Many(parcels) => self.waiting.extend(parcels),
+                Job::Flush(flush) => self.flushes.push(flush),
+                Job::Close => {
+                    self.closing = true;
+                    self.jobs.close();
+                }
+            }
+        }
+    }
+
+    /// Starts sending as much as there is room for, up to one burst.
+    fn hand_over(&mut self, channel: &lapin::Channel, sending: &mut Sending, frame_max: usize) {
+        for _ in 0..BURST_MAX {
+            if !self.has_room() {
+                return;
+            }
+            let next = match self.suspects.is_empty() {
+                true => self.waiting.pop_front(),
+                false if self.flight.is_empty() => self.suspects.pop_front(),
+                false => None,
+            };
+            let Some(mut parcel) = next else { return };
+            match Envelope::of(&parcel.publish, frame_max) {
+                Ok(envelope) => {
+                    parcel.sent = true;
+                    let publish = parcel.publish.clone();
+                    let number = self.flight.push(parcel);
+                    sending.push(send(channel.clone(), number, publish, envelope).boxed());
+                }
+                Err(error) => parcel.reply.send(Err(error)),
+            }
+        }
+    }
+
+    /// Answers all publishes whose confirm has come.
+    ///
+    /// When one confirm covers many messages, lapin attaches a returned message to any of them,
+    /// and resolves them one by one while it holds a lock. So a confirm counts only after that
+    /// lock was free once more and everything that was resolved by then has been looked at.
+    async fn settle(
+        &mut self,
+        first: Option<Outcome>,
+        channel: &lapin::Channel,
+        sending: &mut Sending,
+    ) -> Result<(), Error> {
+        let mut ripe = std::mem::take(&mut self.unripe);
+        ripe.extend(first);
+        take_ready(sending, &mut ripe).await;
+        // Takes the lock when it is first polled; what it would wait for is of no interest.
+        let _ = channel.wait_for_confirms().now_or_never();
+        take_ready(sending, &mut self.unripe).await;
+        let mut broken = None;
+        for (number, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
+            match outcome {
+                Ok(confirmation) => attribute(&mut self.flight, *number, confirmation),
+                Err(error) => broken = worse(broken, Error::from(error.clone())),
+            }
+        }
+        for (number, outcome) in ripe.drain(..) {
+            answer(&mut self.flight, number, outcome);
+        }
+        let Some(error) = broken else { return Ok(()) };
+        for (number, outcome) in self.unripe.drain(..) {
+            answer(&mut self.flight, number, outcome);
+        }
+        Err(error)
+    }
+
+    /// Decides about everything that was in flight when the channel was lost.
+    fn sort_out(&mut self, error: Error) {
+        let left = self.flight.drain();
+        let blame = error.blame().map(|(code, text)| (code, text.to_owned()));
+        let alone = left.len() == 1;
+        let guilty = |parcel: &Parcel| {
+            blame.as_ref().is_some_and(|(code, text)| {
+                let named = text.contains(&format!("exchange '{}'", parcel.publish.exchange));
+                // Only publishes can make the broker close this channel, but what ended the
+                // connection may be somebody else's doing, unless it happens again.
+                named || (alone && (is_of_channel(*code) || parcel.suspect))
+            })
+        };
+        let suspicious = blame.is_some() && !left.iter().any(&guilty);
+        let mut again = Vec::with_capacity(left.len());
+        let error = Arc::new(error);
+        for mut parcel in left {
+            match &blame {
+                Some((code, text)) if guilty(&parcel) => {
+                    let (code, text) = (*code, text.clone());
+                    parcel.reply.send(Err(PublishError::Refused { code, text }));
+                }
+                _ if parcel.publish.when_unknown == WhenUnknown::Report => {
+                    parcel.reply.send(Err(PublishError::Unknown { source: error.clone() }));
+                }
+                _ => {
+                    parcel.suspect |= suspicious;
+                    again.push(parcel);
+                }
+            }
+        }
+        if suspicious {
+            warn!(%error, count = again.len(), "the broker refused one of these messages");
+        }
+        let target = if suspicious { &mut self.suspects } else { &mut self.waiting };
+        for parcel in again.into_iter().rev() {
+            target.push_front(parcel);
+        }
+    }
+
+    /// Answers everything, now and later, with the end of the connection.
+    async fn fail(mut self, error: &Arc<Error>) {
+        loop {
+            let parcels = self.flight.drain().into_iter();
+            for parcel in parcels.chain(self.suspects.drain(..)).chain(self.waiting.drain(..)) {
+                let source = error.clone();
+                parcel.reply.send(Err(match (parcel.sent, &**error) {
+                    (true, _) => PublishError::Unknown { source },
+                    (false, Error::Closed) => PublishError::Closed,
+                    (false, _) => PublishError::Failed(source),
+                }));
+            }
+            self.flushes.clear();
+            if self.closing {
+                return;
+            }
+            let count = self.jobs.recv_many(&mut self.received, BURST_MAX).await;
+            self.accept(count);
+        }
+    }
+}
+
+/// Whether the broker closes a channel, and not the connection, with this code.
+fn is_of_channel(code: u16) -> bool {
+    matches!(code, 311..=313 | 403..=406)
+}
+
+async fn open(live: &Live) -> Result<lapin::Channel, Error> {
+    let channel = live.connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+/// A publish in lapin's terms. Made anew for each sending; the original stays as it is.
+struct Envelope {
+    exchange: lapin::types::ShortString,
+    routing_key: lapin::types::ShortString,
+    properties: lapin::BasicProperties,
+}
+
+impl Envelope {
+    fn of(publish: &Publish, frame_max: usize) -> Result<Self, PublishError> {
+        let invalid = PublishError::Invalid;
+        let exchange = short("the exchange's name", &publish.exchange).map_err(invalid)?;
+        let routing_key = short("the routing key", &publish.routing_key).map_err(invalid)?;
+        let (properties, size) = to_properties(&publish.message.properties).map_err(invalid)?;
+        // They travel in one frame, and a larger one would end the connection.
+        if size > frame_max.saturating_sub(64) {
+            return Err(PublishError::TooLarge { size, max: frame_max });
+        }
+        Ok(Self { exchange, routing_key, properties })
+    }
+}
+
+async fn send(
+    channel: lapin::Channel,
+    number: u64,
+    publish: Arc<Publish>,
+    envelope: Envelope,
+) -> Outcome {
+    let Envelope { exchange, routing_key, properties } = envelope;
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let body = &publish.message.body;
+    let sent = channel.basic_publish(exchange, routing_key, options, body, properties).await;
+    let outcome = match sent {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (number, outcome)
+}
+
+/// Polls `sending` until nothing is ready; also what gets new publishes going, in their order.
+async fn take_ready(sending: &mut Sending, into: &mut Vec<Outcome>) {
+    poll_fn(|cx| {
+        let mut sending = pin!(&mut *sending);
+        while let Poll::Ready(Some(outcome)) = sending.as_mut().poll_next(cx) {
+            into.push(outcome);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Lays the returned message that came with a confirm to the publish that it is.
+fn attribute(flight: &mut Flight, number: u64, confirmation: &mut Confirmation) {
+    let (Confirmation::Ack(message) | Confirmation::Nack(message)) = confirmation else { return };
+    let Some(message) = message.take() else { return };
+    let text = |it: &Option<lapin::types::ShortString>| it.as_ref().map(ToString::to_string);
+    let properties = &message.delivery.properties;
+    let (correlation_id, message_id) =
+        (text(properties.correlation_id()), text(properties.message_id()));
+    let like = Likeness {
+        exchange: message.delivery.exchange.as_str(),
+        routing_key: message.delivery.routing_key.as_str(),
+        correlation_id: correlation_id.as_deref(),
+        message_id: message_id.as_deref(),
+        body: &message.delivery.data,
+    };
+    let returned =
+        Returned { code: message.reply_code, text: message.reply_text.as_str().to_owned() };
+    if !flight.mark_returned(like, returned) {
+        warn!(number, exchange = like.exchange, "a returned message is none of those in flight");
+    }
+}
+
+/// Ends one publish as its confirm says; an error leaves it in flight, to be sorted out.
+fn answer(flight: &mut Flight, number: u64, outcome: Result<Confirmation, lapin::Error>) {
+    let Ok(confirmation) = outcome else { return };
+    let Some((parcel, returned)) = flight.take(number) else { return };
+    let result = match (returned, confirmation) {
+        (Some(Returned { code, text }), _) => Err(PublishError::Returned {
+            exchange: parcel.publish.exchange.to_string(),
+            routing_key: parcel.publish.routing_key.clone(),
+            code,
+            text,
+        }),
+        (None, Confirmation::Nack(_)) => Err(PublishError::Nacked),
+        (None, Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
+    };
+    parcel.reply.send(result);
+}
+
+/// Of all errors of a channel, the one in which the broker says why.
+fn worse(known: Option<Error>, new: Error) -> Option<Error> {
+    match known {
+        Some(known) if known.is_refused() || !new.is_refused() => Some(known),
+        _ => Some(new),
+    }
+}

@@ -1,0 +1,352 @@
+//! Settling deliveries: tokens push verdicts, a window turns them into as few frames as it may.
+//!
+//! Does not send anything (see `lane.rs`). **Invariants:** no frame covers a delivery that is not
+//! settled, or one that was settled otherwise; every verdict is sent exactly once.
+//!
+//! ```text
+//! tags      1 2 3 4 5 6 7        A acked, R rejected, . open
+//! verdicts  A A R A . A .   ->   reject 3, ack up to 4 (multiple), ack 6
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::lock;
+
+/// What is to become of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Done with.
+    Ack,
+    /// Back to its queue.
+    Requeue,
+    /// To its queue's dead-letter exchange, or nowhere.
+    Reject,
+}
+
+/// One frame to send. Rejections come before acks that could cover them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    Ack(u64),
+    AckUpTo(u64),
+    Requeue(u64),
+    Reject(u64),
+}
+
+/// The right, and the duty, to settle one delivery. Settling never waits.
+///
+/// Dropping it gives the message back to its queue, because an unsettled delivery would take up
+/// prefetch for as long as the connection lives. A token that outlived its channel does nothing:
+/// the broker has taken the message back already.
+#[must_use = "a delivery that is not settled goes back to its queue"]
+#[derive(Debug)]
+pub struct SettleToken {
+    /// `None` once it is spent, and for deliveries that need no settling.
+    settlements: Option<Arc<Settlements>>,
+    tag: u64,
+}
+
+impl SettleToken {
+    pub(super) fn new(settlements: Arc<Settlements>, tag: u64) -> Self {
+        Self { settlements: Some(settlements), tag }
+    }
+
+    /// A token that does nothing, for consumers without acks and for tests of higher floors.
+    pub fn inert() -> Self {
+        Self { settlements: None, tag: 0 }
+    }
+
+    /// The message is done with.
+    pub fn ack(mut self) {
+        self.settle(Verdict::Ack);
+    }
+
+    /// The message goes back to its queue, marked as redelivered.
+    pub fn requeue(mut self) {
+        self.settle(Verdict::Requeue);
+    }
+
+    /// The message goes to its queue's dead-letter exchange, or nowhere if there is none.
+    pub fn reject(mut self) {
+        self.settle(Verdict::Reject);
+    }
+
+    /// Whether settling can still reach the broker.
+    pub fn is_live(&self) -> bool {
+        self.settlements.as_ref().is_none_or(|settlements| settlements.is_open())
+    }
+
+    /// Completes when settling can no longer reach the broker, which delivers the message again.
+    pub async fn lost(&self) {
+        match &self.settlements {
+            Some(settlements) => settlements.closed.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn settle(&mut self, verdict: Verdict) {
+        if let Some(settlements) = self.settlements.take() {
+            settlements.push(self.tag, verdict);
+        }
+    }
+}
+
+impl Drop for SettleToken {
+    fn drop(&mut self) {
+        self.settle(Verdict::Requeue);
+    }
+}
+
+/// The verdicts for one channel, from the tokens to the lane.
+#[derive(Debug)]
+pub(super) struct Settlements {
+    open: AtomicBool,
+    /// Wakes those who wait for the end; `open` is cheaper to look at.
+    closed: CancellationToken,
+    verdicts: Mutex<Vec<(u64, Verdict)>>,
+    wake: Notify,
+    stale: Arc<AtomicU64>,
+}
+
+impl Settlements {
+    /// Verdicts that come too late are counted in `stale`.
+    pub(super) fn new(stale: Arc<AtomicU64>) -> Self {
+        Self {
+            open: AtomicBool::new(true),
+            closed: CancellationToken::new(),
+            verdicts: Mutex::default(),
+            wake: Notify::new(),
+            stale,
+        }
+    }
+
+    fn push(&self, tag: u64, verdict: Verdict) {
+        let mut verdicts = lock(&self.verdicts);
+        if !self.is_open() {
+            drop(verdicts);
+            self.stale.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        verdicts.push((tag, verdict));
+        let first = verdicts.len() == 1;
+        drop(verdicts);
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits for verdicts.
+    pub(super) async fn ready(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Moves all verdicts into `window`.
+    pub(super) fn take(&self, window: &mut AckWindow) {
+        for (tag, verdict) in lock(&self.verdicts).drain(..) {
+            window.settle(tag, verdict);
+        }
+    }
+
+    /// Takes no more verdicts: the channel is gone.
+    pub(super) fn close(&self) {
+        // Under the lock, so that no token is between its look and its push.
+        let mut verdicts = lock(&self.verdicts);
+        self.open.store(false, Ordering::Release);
+        self.stale.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
+        verdicts.clear();
+        drop(verdicts);
+        self.closed.cancel();
+    }
+}
+
+/// What is known of each delivery of a channel, from the lowest one that is still open.
+///
+/// Delivery tags count from 1 without gaps, so a tag that was never heard of is open as well.
+#[derive(Debug)]
+pub(super) struct AckWindow {
+    /// Everything below has been settled and sent.
+    base: u64,
+    slots: VecDeque<Slot>,
+    /// Tags acked and not sent yet.
+    acked: Vec<u64>,
+    frames: Vec<Frame>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Open,
+    /// Acked, to be sent.
+    Acked,
+    /// Settled, and its frame is on its way.
+    Sent,
+}
+
+impl Default for AckWindow {
+    fn default() -> Self {
+        Self { base: 1, slots: VecDeque::new(), acked: Vec::new(), frames: Vec::new() }
+    }
+}
+
+impl AckWindow {
+    /// Takes a verdict. A second one for the same tag is ignored.
+    pub(super) fn settle(&mut self, tag: u64, verdict: Verdict) {
+        let Some(at) = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok()) else {
+            return;
+        };
+        if at >= self.slots.len() {
+            self.slots.resize(at + 1, Slot::Open);
+        }
+        let Some(slot @ Slot::Open) = self.slots.get_mut(at) else { return };
+        *slot = Slot::Sent;
+        match verdict {
+            Verdict::Ack => {
+                *slot = Slot::Acked;
+                self.acked.push(tag);
+            }
+            Verdict::Requeue => self.frames.push(Frame::Requeue(tag)),
+            Verdict::Reject => self.frames.push(Frame::Reject(tag)),
+        }
+    }
+
+    /// Adds the frames that must be sent, in this order, to `out`.
+    pub(super) fn flush(&mut self, out: &mut Vec<Frame>) {
+        out.append(&mut self.frames);
+        let mut covered = 0;
+        let mut last = 0;
+        while let Some(slot @ (Slot::Acked | Slot::Sent)) = self.slots.front().copied() {
+            if slot == Slot::Acked {
+                covered += 1;
+                last = self.base;
+            }
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        match covered {
+            0 => {}
+            1 => out.push(Frame::Ack(last)),
+            _ => out.push(Frame::AckUpTo(last)),
+        }
+        // The oldest first: the broker looks for each among all older ones.
+        self.acked.sort_unstable();
+        for tag in self.acked.drain(..) {
+            if let Some(at) = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok())
+                && let Some(slot) = self.slots.get_mut(at)
+            {
+                *slot = Slot::Sent;
+                out.push(Frame::Ack(tag));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames(verdicts: &[(u64, Verdict)]) -> Vec<Frame> {
+        let mut window = AckWindow::default();
+        let mut out = Vec::new();
+        verdicts.iter().for_each(|(tag, verdict)| window.settle(*tag, *verdict));
+        window.flush(&mut out);
+        out
+    }
+
+    #[test]
+    fn contiguous_acks_become_one_frame() {
+        use Verdict::Ack;
+        assert_eq!(frames(&[(2, Ack), (1, Ack), (3, Ack)]), [Frame::AckUpTo(3)]);
+        assert_eq!(frames(&[(1, Ack)]), [Frame::Ack(1)]);
+        assert_eq!(frames(&[]), []);
+    }
+
+    #[test]
+    fn stragglers_are_acked_alone_and_rejections_are_sent_first() {
+        use Verdict::{Ack, Reject};
+        assert_eq!(
+            frames(&[(6, Ack), (1, Ack), (2, Ack), (3, Reject), (4, Ack)]),
+            [Frame::Reject(3), Frame::AckUpTo(4), Frame::Ack(6)],
+        );
+    }
+
+    #[test]
+    fn a_token_settles_once_and_gives_back_when_dropped() {
+        let stale = Arc::new(AtomicU64::new(0));
+        let settlements = Arc::new(Settlements::new(stale.clone()));
+        SettleToken::new(settlements.clone(), 1).ack();
+        drop(SettleToken::new(settlements.clone(), 2));
+        let (mut window, mut out) = (AckWindow::default(), Vec::new());
+        settlements.take(&mut window);
+        window.flush(&mut out);
+        assert_eq!(out, [Frame::Requeue(2), Frame::Ack(1)]);
+
+        let late = SettleToken::new(settlements.clone(), 3);
+        settlements.close();
+        assert!(!late.is_live());
+        late.ack();
+        assert_eq!(stale.load(Ordering::Relaxed), 1);
+    }
+
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        use Verdict::{Ack, Reject, Requeue};
+        prop_oneof![4 => Just(Ack), 1 => Just(Requeue), 1 => Just(Reject)]
+    }
+
+    proptest! {
+        /// Plays the broker: every tag is settled by the frames exactly as its verdict says.
+        #[test]
+        fn frames_settle_every_tag_once_and_as_judged(
+            order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
+            verdicts in proptest::collection::vec(verdict(), 60),
+            settled in 0..=60_usize,
+            bursts in proptest::collection::vec(1..=9_usize, 1..20),
+        ) {
+            let judged: BTreeMap<u64, Verdict> =
+                order.iter().copied().zip(verdicts).take(settled).collect();
+            let mut open: BTreeMap<u64, ()> = (1..=60).map(|tag| (tag, ())).collect();
+            let mut window = AckWindow::default();
+            let mut told = std::collections::BTreeSet::new();
+            let mut sizes = bursts.iter().cycle();
+            let mut rest = &order[..settled];
+            while !rest.is_empty() {
+                let size = (*sizes.next().unwrap()).min(rest.len());
+                let (burst, after) = rest.split_at(size);
+                rest = after;
+                for tag in burst {
+                    window.settle(*tag, judged[tag]);
+                    told.insert(*tag);
+                }
+                let mut out = Vec::new();
+                window.flush(&mut out);
+                for frame in out {
+                    let (tags, as_judged): (Vec<u64>, Verdict) = match frame {
+                        Frame::Ack(tag) => (vec![tag], Verdict::Ack),
+                        Frame::Requeue(tag) => (vec![tag], Verdict::Requeue),
+                        Frame::Reject(tag) => (vec![tag], Verdict::Reject),
+                        Frame::AckUpTo(tag) => {
+                            prop_assert!(open.contains_key(&tag), "unknown delivery tag");
+                            (open.range(..=tag).map(|(tag, ())| *tag).collect(), Verdict::Ack)
+                        }
+                    };
+                    for tag in tags {
+                        prop_assert!(told.contains(&tag), "{tag} is not settled yet");
+                        prop_assert_eq!(judged[&tag], as_judged);
+                        prop_assert!(open.remove(&tag).is_some(), "{} settled twice", tag);
+                    }
+                }
+                prop_assert_eq!(60 - open.len(), told.len(), "a verdict was held back");
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What can be said on the command line of a worker.
+//!
+//! Only syntax and help texts: settings are put together in [`Args::apply`], everything else is
+//! done by the siblings.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use super::logging::{LogFormat, LogLevel};
+use crate::client::{Config, ConfigError};
+
+const EXAMPLES: &str = "\
+Examples:
+  Consume the default queue of a local broker:
+      celeriac-worker
+
+  Consume two queues of a broker elsewhere, 500 async tasks at once:
+      celeriac-worker -b amqps://user:secret@rabbit/prod -Q images,mail -c 500
+
+  Join the queue of an existing Celery deployment:
+      celeriac-worker -Q celery
+
+  Two workers on one machine, told apart by their names:
+      celeriac-worker -n one@%h --pidfile /run/one.pid
+      celeriac-worker -n two@%h --pidfile /run/two.pid
+
+Settings:
+  Everything that has no option here is a setting, with Celery's name where Celery has it. Settings
+  come from the program, then a TOML file (--config, CELERIAC_CONFIG), then the environment
+  (CELERIAC_ and the name in capitals, such as CELERIAC_BROKER_URL or CELERIAC_RESULT_EXPIRES),
+  then the options here. A password in an option can be seen in the list of processes; in a file
+  or in the environment it cannot.
+
+Signals:
+  TERM, INT   Stop consuming, give waiting messages back, finish what runs, exit with 0.
+              The second one stops at once; what was running is delivered again elsewhere.
+  QUIT        Stop at once.
+
+Exit codes:
+  0  stopped as told
+  1  failed, or stopped at once
+  2  wrong options or settings
+  3  the broker cannot be reached";
+
+/// Runs tasks from RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "celeriac-worker", version, after_long_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The broker's URL; several, with commas or repeated, are tried in turn.
+    ///
+    /// Setting broker_url. [default: amqp://guest:guest@localhost:5672//]
+    #[arg(short, long, value_name = "URL", help_heading = "Connection")]
+    pub(super) broker: Vec<String>,
+
+    /// A TOML file with settings.
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    pub(super) config: Option<PathBuf>,
+
+    /// The queues to consume, with commas or repeated. [default: celeriac]
+    ///
+    /// Queues that do not exist are created. The default is the setting task_default_queue.
+    #[arg(short = 'Q', long, value_name = "QUEUES", value_delimiter = ',')]
+    #[arg(help_heading = "Work", value_parser = name)]
+    pub(super) queues: Vec<String>,
+
+    /// How many async tasks run at once. [default: 100]
+    ///
+    /// Async tasks cost memory, not threads. Setting worker_concurrency.
+    #[arg(short, long, value_name = "SLOTS", help_heading = "Work", value_parser = slots)]
+    pub(super) concurrency: Option<usize>,
+
+    /// How many blocking tasks run at once. [default: the number of processors]
+    ///
+    /// Each runs on a thread of its own. Setting worker_blocking_slots.
+    #[arg(long, value_name = "SLOTS", help_heading = "Work", value_parser = slots)]
+    pub(super) blocking_slots: Option<usize>,
+
+    /// How many messages are held for each slot. [default: 4]
+    ///
+    /// More makes short tasks faster, less spreads long tasks better over workers. Setting
+    /// worker_prefetch_multiplier.
+    #[arg(long, value_name = "FACTOR", help_heading = "Work")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prefetch_multiplier: Option<u32>,
+
+    /// The worker's name in the fleet. [default: celeriac@%h]
+    ///
+    /// %h is this machine's full host name, %n its first part, %d the rest.
+    #[arg(short = 'n', long, value_name = "NAME@HOST", help_heading = "Work", value_parser = name)]
+    pub(super) hostname: Option<String>,
+
+    /// The least severe messages that are logged. [default: info]
+    ///
+    /// The variables CELERIAC_LOG and RUST_LOG take finer filters, such as
+    /// "info,celeriac::worker=debug"; this option wins over them.
+    #[arg(short, long, value_name = "LEVEL", help_heading = "Log", ignore_case = true)]
+    pub(super) loglevel: Option<LogLevel>,
+
+    /// How the log is written, to standard error.
+    #[arg(long, value_name = "FORMAT", help_heading = "Log", default_value = "human")]
+    pub(super) log_format: LogFormat,
+
+    /// A file that holds the process id while the worker runs.
+    ///
+    /// The worker refuses to start when another living process is in it.
+    #[arg(long, value_name = "FILE", help_heading = "Work")]
+    pub(super) pidfile: Option<PathBuf>,
+}
+
+impl Args {
+    /// Puts files, the environment and these options over the program's own settings.
+    pub(super) fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
+        config.apply(self.config.as_deref())?;
+        if !self.broker.is_empty() {
+            config.set("broker_url", &self.broker.join(";"))?;
+        }
+        if let Some(slots) = self.concurrency {
+            config.worker_concurrency = slots;
+        }
+        if let Some(slots) = self.blocking_slots {
+            config.worker_blocking_slots = slots;
+        }
+        if let Some(factor) = self.prefetch_multiplier {
+            config.worker_prefetch_multiplier = factor;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a number of slots: one at least.
+fn slots(text: &str) -> Result<usize, String> {
+    let slots = text.parse().ok().filter(|slots| *slots > 0);
+    slots.ok_or_else(|| "a whole number from 1 on is needed".to_owned())
+}
+
+/// Reads a name that must not be empty.
+fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() { Err("the name is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+impl ValueEnum for LogLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Trace, Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Critical]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(match self {
+            Self::Trace => "trace".into(),
+            Self::Debug => "debug".into(),
+            Self::Info => "info".into(),
+            Self::Warning => clap::builder::PossibleValue::new("warning").alias("warn"),
+            Self::Error => "error".into(),
+            Self::Critical => clap::builder::PossibleValue::new("critical").alias("fatal"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("worker").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_options_are_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn queues_and_brokers_are_repeated_or_separated_by_commas() {
+        let args = parse("-Q a,b -Q c -b amqp://one,amqp://two -b amqp://three").unwrap();
+        assert_eq!(args.queues, ["a", "b", "c"]);
+        let mut config = Config::default();
+        args.apply(&mut config).unwrap();
+        assert_eq!(config.broker_url.len(), 3);
+    }
+
+    #[test]
+    fn levels_are_taken_in_the_spelling_of_celery_too() {
+        for (text, level) in [
+            ("INFO", LogLevel::Info),
+            ("WARNING", LogLevel::Warning),
+            ("warn", LogLevel::Warning),
+            ("CRITICAL", LogLevel::Critical),
+            ("trace", LogLevel::Trace),
+        ] {
+            assert_eq!(parse(&format!("-l {text}")).unwrap().loglevel, Some(level));
+        }
+        assert!(parse("-l loud").is_err());
+    }
+
+    #[test]
+    fn zero_slots_and_empty_names_are_refused() {
+        for line in ["-c 0", "--blocking-slots 0", "--prefetch-multiplier 0", "-c many", "-Q ,"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

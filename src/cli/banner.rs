@@ -1,0 +1,87 @@
+//! What a worker says about itself at its start.
+
+use std::fmt;
+
+use tracing::info;
+
+/// The facts of the banner.
+#[derive(Debug)]
+pub(super) struct Banner<'a> {
+    pub(super) hostname: &'a str,
+    /// With the password hidden.
+    pub(super) brokers: Vec<String>,
+    pub(super) concurrency: usize,
+    pub(super) blocking_slots: usize,
+    pub(super) prefetch_multiplier: u32,
+    pub(super) queues: &'a [String],
+    pub(super) tasks: &'a [&'static str],
+}
+
+impl Banner<'_> {
+    /// Says the same as one log event.
+    pub(super) fn log(&self) {
+        info!(
+            hostname = self.hostname,
+            version = env!("CARGO_PKG_VERSION"),
+            broker = self.brokers.join(", "),
+            concurrency = self.concurrency,
+            blocking_slots = self.blocking_slots,
+            prefetch_multiplier = self.prefetch_multiplier,
+            queues = self.queues.join(", "),
+            tasks = self.tasks.join(", "),
+            "starting"
+        );
+    }
+}
+
+impl fmt::Display for Banner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n {} · celeriac {}\n", self.hostname, env!("CARGO_PKG_VERSION"))?;
+        writeln!(f, " [config]")?;
+        for broker in &self.brokers {
+            writeln!(f, " .> broker:      {broker}")?;
+        }
+        let (slots, blocking) = (self.concurrency, self.blocking_slots);
+        writeln!(f, " .> concurrency: {slots} async, {blocking} blocking")?;
+        writeln!(f, " .> prefetch:    {} a slot", self.prefetch_multiplier)?;
+        writeln!(f, "\n [queues]")?;
+        for queue in self.queues {
+            writeln!(f, " .> {queue}")?;
+        }
+        writeln!(f, "\n [tasks]")?;
+        for task in self.tasks {
+            writeln!(f, " . {task}")?;
+        }
+        writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_tells_all_that_an_operator_asks_first() {
+        let queues = ["celeriac".to_owned(), "mail".to_owned()];
+        let banner = Banner {
+            hostname: "celeriac@box",
+            brokers: vec!["amqp://me:***@rabbit:5672//".to_owned()],
+            concurrency: 100,
+            blocking_slots: 2,
+            prefetch_multiplier: 4,
+            queues: &queues,
+            tasks: &["add", "multiply"],
+        };
+        let text = banner.to_string();
+        for line in [
+            " celeriac@box · celeriac ",
+            " .> broker:      amqp://me:***@rabbit:5672//",
+            " .> concurrency: 100 async, 2 blocking",
+            " .> prefetch:    4 a slot",
+            " .> mail",
+            " . multiply",
+        ] {
+            assert!(text.contains(line), "{line} is not in:{text}");
+        }
+    }
+}

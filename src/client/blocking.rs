@@ -1,0 +1,123 @@
+//! The client for programs without tokio: the same calls, each of which blocks its thread.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use celeriac::{Config, Signature, blocking};
+//!
+//! let client = blocking::Client::connect(Config::default())?;
+//! let result = client.send(Signature::<i64>::new("add").arg(2).arg(2))?;
+//! assert_eq!(result.get(Duration::from_secs(10))?, 4);
+//! # Ok(()) }
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Config, ConnectError, SendError, Signature};
+use crate::protocol::{TaskState, Value};
+use crate::results::ResultError;
+
+/// A [`Client`](super::Client) with a small runtime of its own, on one background thread.
+///
+/// Cheap to clone. Must not be used from inside an async runtime: a blocked runtime thread would
+/// stop other work, so tokio ends such a call with a panic.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: super::Client,
+    runtime: Arc<Runtime>,
+}
+
+impl Client {
+    /// Connects to the broker.
+    ///
+    /// # Errors
+    /// As [`Client::connect`](super::Client::connect); and [`ConnectError::Runtime`] when the
+    /// operating system gives no thread.
+    pub fn connect(config: Config) -> Result<Self, ConnectError> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("celeriac-client")
+            .enable_all()
+            .build()
+            .map_err(ConnectError::Runtime)?;
+        let inner = runtime.block_on(super::Client::connect(config))?;
+        Ok(Self { inner, runtime: Arc::new(runtime) })
+    }
+
+    /// Sends one call; returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// As [`Client::send`](super::Client::send).
+    pub fn send<T>(&self, signature: Signature<T>) -> Result<AsyncResult<T>, SendError> {
+        let sent = self.runtime.block_on(self.inner.send(signature))?;
+        Ok(self.wrap(sent))
+    }
+
+    /// Sends many calls, with one outcome for each, in the same order.
+    pub fn send_all<T>(
+        &self,
+        signatures: impl IntoIterator<Item = Signature<T>>,
+    ) -> Vec<Result<AsyncResult<T>, SendError>> {
+        let sent = self.runtime.block_on(self.inner.send_all(signatures));
+        sent.into_iter().map(|sent| sent.map(|result| self.wrap(result))).collect()
+    }
+
+    /// Calls a task by its name, with positional arguments.
+    ///
+    /// # Errors
+    /// As [`Client::send`](super::Client::send).
+    pub fn send_task<T>(
+        &self,
+        name: impl Into<String>,
+        args: impl IntoIterator<Item = Value>,
+    ) -> Result<AsyncResult<T>, SendError> {
+        self.send(Signature::<T>::new(name.into()).args(args))
+    }
+
+    /// Deletes the reply queue and closes the connections.
+    pub fn close(&self) {
+        self.runtime.block_on(self.inner.close());
+    }
+
+    fn wrap<T>(&self, inner: crate::AsyncResult<T>) -> AsyncResult<T> {
+        AsyncResult { inner, runtime: Arc::clone(&self.runtime) }
+    }
+}
+
+/// The result of a task, with calls that block.
+#[derive(Clone, Debug)]
+pub struct AsyncResult<T = Value> {
+    inner: crate::AsyncResult<T>,
+    runtime: Arc<Runtime>,
+}
+
+impl<T> AsyncResult<T> {
+    /// Id of the task.
+    pub fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    /// The latest state that was reported; `PENDING` if there was no report.
+    pub fn state(&self) -> TaskState {
+        self.inner.state()
+    }
+
+    /// The result for use in async code.
+    pub fn into_async(self) -> crate::AsyncResult<T> {
+        self.inner
+    }
+}
+
+impl<T: DeserializeOwned> AsyncResult<T> {
+    /// Waits for the value, for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`AsyncResult::get`](crate::AsyncResult::get).
+    pub fn get(&self, timeout: Duration) -> Result<T, ResultError> {
+        self.runtime.block_on(self.inner.get(timeout))
+    }
+}

@@ -1,0 +1,246 @@
+//! The client: publishes calls and hands out their results.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::OnceCell;
+use tracing::debug;
+
+use super::compose::{Composed, Surroundings, compose};
+use super::{Config, ConnectError, Lineage, SendError, Signature};
+use crate::amqp;
+use crate::amqp::layout;
+use crate::amqp::topology;
+use crate::amqp::{Connection, ConnectionOptions, Publish, PublishError, Publisher};
+use crate::protocol::{Limits, Value};
+use crate::results::{AsyncResult, Inbox, InboxOptions};
+
+/// A connection to the broker through which tasks are called.
+///
+/// Cheap to clone; all clones share one connection to publish, one reply queue, and their
+/// memory. The reply queue is opened by the first call that wants a result.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use celeriac::{Client, Config, Signature};
+///
+/// let client = Client::connect(Config::default()).await?;
+/// let call = Signature::<i64>::new("add").arg(2).arg(2);
+/// let result = client.send(call).await?;
+/// assert_eq!(result.get(Duration::from_secs(10)).await?, 4);
+/// client.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    /// The running task, for a client that was taken from a task's context.
+    lineage: Option<Arc<Lineage>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    origin: String,
+    connection: Connection,
+    publisher: Publisher,
+    inbox: OnceCell<Inbox>,
+}
+
+impl Client {
+    /// Connects to the broker and declares the queues that the settings name.
+    ///
+    /// # Errors
+    /// [`ConnectError::Broker`] when no broker of `broker_url` answers, within the limits that
+    /// the `broker_connection_*` settings give.
+    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+        let origin = origin();
+        let connection = Connection::open(connection_options(&config, format!("{origin} publish")))
+            .await
+            .map_err(ConnectError::Broker)?;
+        connection
+            .declare(&layout::sending(config.known_queues()))
+            .await
+            .map_err(ConnectError::Declare)?;
+        let publisher = Publisher::new(&connection);
+        let shared = Shared { config, origin, connection, publisher, inbox: OnceCell::new() };
+        Ok(Self { shared: Arc::new(shared), lineage: None })
+    }
+
+    /// Sends one call; resolves when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// [`SendError`] says what went wrong; nothing is retried behind your back except a message
+    /// whose confirm was lost with the connection, which is sent again with the same task id.
+    pub async fn send<T>(&self, signature: Signature<T>) -> Result<AsyncResult<T>, SendError> {
+        let wanted = wants_result(&signature, &self.shared.config);
+        let inbox = self.inbox_for(wanted).await.map_err(SendError::ReplyQueue)?;
+        let composed = compose(signature, self.surroundings(inbox))?;
+        let (pending, publish) = Pending::register(composed, inbox);
+        pending.settle(self.shared.publisher.publish(publish).await)
+    }
+
+    /// Sends many calls, with one outcome for each, in the same order.
+    ///
+    /// The calls travel in bursts whose confirms are awaited together; one that fails does not
+    /// hold up the others. All outcomes are kept until the last is known: split very long lists.
+    pub async fn send_all<T>(
+        &self,
+        signatures: impl IntoIterator<Item = Signature<T>>,
+    ) -> Vec<Result<AsyncResult<T>, SendError>> {
+        let signatures: Vec<_> = signatures.into_iter().collect();
+        let wanted = signatures.iter().any(|it| wants_result(it, &self.shared.config));
+        let inbox = match self.inbox_for(wanted).await {
+            Ok(inbox) => inbox,
+            Err(error) => {
+                let each = |_| Err(SendError::ReplyQueue(Arc::clone(&error)));
+                return (0..signatures.len()).map(each).collect();
+            }
+        };
+        let mut publishes = Vec::with_capacity(signatures.len());
+        let mut outcomes = Vec::with_capacity(signatures.len());
+        for signature in signatures {
+            outcomes.push(compose(signature, self.surroundings(inbox)).map(|composed| {
+                let (pending, publish) = Pending::register(composed, inbox);
+                publishes.push(publish);
+                pending
+            }));
+        }
+        let mut published = self.shared.publisher.publish_all(publishes).await.into_iter();
+        outcomes
+            .into_iter()
+            .map(|pending| {
+                let pending = pending?;
+                // One outcome for each publish is the publisher's contract.
+                pending.settle(published.next().unwrap_or(Err(PublishError::Closed)))
+            })
+            .collect()
+    }
+
+    /// Calls a task that lives elsewhere by its name, with positional arguments.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_task<T>(
+        &self,
+        name: impl Into<String>,
+        args: impl IntoIterator<Item = Value>,
+    ) -> Result<AsyncResult<T>, SendError> {
+        self.send(Signature::<T>::new(name.into()).args(args)).await
+    }
+
+    /// The settings that this client was made with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The connection that messages are published on, to watch its state.
+    pub fn connection(&self) -> &Connection {
+        &self.shared.connection
+    }
+
+    /// Deletes the reply queue and closes the connections. Results that are still awaited end
+    /// as [`ResultError::Closed`](crate::ResultError::Closed).
+    pub async fn close(&self) {
+        if let Some(inbox) = self.shared.inbox.get() {
+            inbox.close().await;
+        }
+        self.shared.connection.close().await;
+    }
+
+    /// The same client, whose calls are made on behalf of a running task.
+    pub(crate) fn on_behalf_of(&self, lineage: Lineage) -> Self {
+        Self { shared: Arc::clone(&self.shared), lineage: Some(Arc::new(lineage)) }
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.shared.publisher
+    }
+
+    fn surroundings<'a>(&'a self, inbox: Option<&'a Inbox>) -> Surroundings<'a> {
+        Surroundings {
+            config: &self.shared.config,
+            origin: &self.shared.origin,
+            reply_to: inbox.map(Inbox::queue),
+            lineage: self.lineage.as_deref(),
+            now: Timestamp::now(),
+        }
+    }
+
+    /// The reply queue, opened when one of the calls wants a result.
+    async fn inbox_for(&self, wanted: bool) -> Result<Option<&Inbox>, Arc<amqp::Error>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let opened = self.shared.inbox.get_or_try_init(|| self.open_inbox()).await;
+        opened.map(Some).map_err(Arc::new)
+    }
+
+    async fn open_inbox(&self) -> Result<Inbox, amqp::Error> {
+        let Shared { config, origin, .. } = &*self.shared;
+        // A connection of its own: reading must not stop while publishing is blocked.
+        let connection =
+            Connection::open(connection_options(config, format!("{origin} results"))).await?;
+        let queue = topology::reply_queue(&uuid::Uuid::new_v4().to_string());
+        debug!(queue, "reply queue opened");
+        let options = InboxOptions { expires: config.result_expires, limits: Limits::default() };
+        Inbox::open(connection, queue, options).await
+    }
+}
+
+/// A call under way.
+struct Pending<T> {
+    task: Cow<'static, str>,
+    result: AsyncResult<T>,
+}
+
+impl<T> Pending<T> {
+    /// Registers before publishing, because the result may be faster than the confirm.
+    fn register(composed: Composed, inbox: Option<&Inbox>) -> (Self, Publish) {
+        let Composed { task, task_id, wants_result, publish } = composed;
+        let inbox = inbox.filter(|_| wants_result);
+        let registration = inbox.map(|inbox| inbox.register(&task_id));
+        (Self { task, result: AsyncResult::new(task_id, registration) }, publish)
+    }
+
+    fn settle(self, published: Result<(), PublishError>) -> Result<AsyncResult<T>, SendError> {
+        match published {
+            Ok(()) => {
+                debug!(task_id = self.result.id(), task_name = &*self.task, "task sent");
+                Ok(self.result)
+            }
+            Err(source) => Err(SendError::Publish {
+                task: self.task.into_owned(),
+                task_id: self.result.id().to_owned(),
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+fn wants_result<T>(signature: &Signature<T>, config: &Config) -> bool {
+    !signature.options.ignore_result.unwrap_or(config.task_ignore_result)
+}
+
+/// How connections are made, from the settings.
+pub(crate) fn connection_options(config: &Config, name: String) -> ConnectionOptions {
+    let mut options = ConnectionOptions {
+        urls: config.broker_url.clone(),
+        name,
+        heartbeat_s: config.broker_heartbeat,
+        connect_timeout: config.broker_connection_timeout,
+        tls: config.broker_use_ssl.clone(),
+        ..ConnectionOptions::default()
+    };
+    options.retry.at_startup = config.broker_connection_retry_on_startup;
+    options.retry.attempts_max =
+        if config.broker_connection_retry { config.broker_connection_max_retries } else { Some(0) };
+    options
+}
+
+/// The text that tells which process sent a task, in Celery's form `gen<pid>@<host>`.
+fn origin() -> String {
+    format!("gen{}@{}", std::process::id(), gethostname::gethostname().to_string_lossy())
+}

@@ -1,0 +1,186 @@
+//! From signature to message: ids, dates, address and encoding. Pure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Config, Lineage, Route, RouteRequest, SendError, Signature};
+use crate::amqp::{Publish, WhenUnknown};
+use crate::protocol::{
+    CallOptions, Date, Embed, Expires, Map, TaskBody, TaskHeaders, TaskMessage, TimeLimit, Value,
+    repr,
+};
+
+/// What composing needs to know of its surroundings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) config: &'a Config,
+    /// `gen<pid>@<host>`.
+    pub(super) origin: &'a str,
+    /// Name of the reply queue, for calls that want a result.
+    pub(super) reply_to: Option<&'a str>,
+    /// The running task, for calls made inside one.
+    pub(super) lineage: Option<&'a Lineage>,
+    pub(super) now: Timestamp,
+}
+
+/// A call that is ready to be published.
+#[derive(Debug)]
+pub(super) struct Composed {
+    pub(super) task: Cow<'static, str>,
+    pub(super) task_id: Arc<str>,
+    pub(super) wants_result: bool,
+    pub(super) publish: Publish,
+}
+
+/// Turns a signature into a message and its address.
+pub(super) fn compose<T>(
+    signature: Signature<T>,
+    around: Surroundings<'_>,
+) -> Result<Composed, SendError> {
+    let Signature { task, args, kwargs, mut options, error, .. } = signature;
+    if let Some(source) = error {
+        return Err(SendError::Arguments { task: task.into_owned(), source });
+    }
+    let task_id: Arc<str> = match options.task_id.take() {
+        Some(id) => id.into(),
+        None => uuid::Uuid::new_v4().to_string().into(),
+    };
+    let wants_result = !options.ignore_result.unwrap_or(around.config.task_ignore_result);
+    let route = around.config.task_routes.find(&RouteRequest::new(&task, &args, &kwargs));
+    let (exchange, routing_key) = address(&mut options, route.as_ref(), around.config);
+    let message = message(&task, &task_id, args, kwargs, options, route.as_ref(), around)?
+        .into_message()
+        .map_err(|source| SendError::Encode { task: task.to_string(), source })?;
+    let publish = Publish { exchange, routing_key, message, when_unknown: WhenUnknown::Resend };
+    Ok(Composed { task, task_id, wants_result, publish })
+}
+
+/// Options of the call win over the route, the route over the default queue.
+///
+/// A queue is reached through the default exchange, whose routing keys are the queue names. An
+/// exchange without a routing key gets the queue's name as the key.
+fn address(
+    options: &mut CallOptions,
+    route: Option<&Route>,
+    config: &Config,
+) -> (Cow<'static, str>, String) {
+    let (exchange, key, queue) =
+        (options.exchange.take(), options.routing_key.take(), options.queue.take());
+    if exchange.is_some() || key.is_some() || queue.is_some() {
+        let key = key.or(queue).unwrap_or_else(|| config.task_default_queue.clone());
+        return (exchange.unwrap_or_default().into(), key);
+    }
+    let Some(route) = route else { return ("".into(), config.task_default_queue.clone()) };
+    let key = route.routing_key.as_ref().or(route.queue.as_ref());
+    let key = key.unwrap_or(&config.task_default_queue).clone();
+    (route.exchange.clone().unwrap_or_default().into(), key)
+}
+
+fn message(
+    task: &str,
+    task_id: &Arc<str>,
+    args: Vec<Value>,
+    kwargs: Map,
+    options: CallOptions,
+    route: Option<&Route>,
+    around: Surroundings<'_>,
+) -> Result<TaskMessage, SendError> {
+    let config = around.config;
+    let ignore_result = options.ignore_result.unwrap_or(config.task_ignore_result);
+    let dates = Dates::of(task, &options, around.now)?;
+    let inherited = around.lineage.and_then(|lineage| lineage.priority);
+    let priority = options.priority.or_else(|| route.and_then(|route| route.priority));
+    let reply_to = options.reply_to.or_else(|| around.reply_to.map(str::to_owned));
+    let seconds = |limit: std::time::Duration| limit.as_secs_f64();
+    let headers = TaskHeaders {
+        lang: "rust".to_owned(),
+        task: task.to_owned(),
+        id: task_id.to_string(),
+        shadow: options.shadow,
+        eta: dates.eta,
+        expires: dates.expires,
+        group: options.group_id,
+        group_index: options.group_index,
+        retries: options.retries.unwrap_or(0),
+        timelimit: TimeLimit {
+            hard: options.time_limit.map(seconds),
+            soft: options.soft_time_limit.map(seconds),
+        },
+        root_id: options
+            .root_id
+            .or_else(|| around.lineage.map(|lineage| lineage.root_id.to_string()))
+            .or_else(|| Some(task_id.to_string())),
+        parent_id: options
+            .parent_id
+            .or_else(|| around.lineage.map(|lineage| lineage.task_id.to_string())),
+        argsrepr: repr::args(&args),
+        kwargsrepr: repr::kwargs(&kwargs),
+        origin: around.origin.to_owned(),
+        ignore_result: Some(ignore_result),
+        replaced_task_nesting: options.replaced_task_nesting.unwrap_or(0),
+        stamped_headers: options.stamped_headers,
+        stamps: options.stamps,
+        compression: None,
+        extra: options.headers,
+    };
+    let embed = Embed {
+        callbacks: some_if_any(options.link),
+        errbacks: some_if_any(options.link_error),
+        chain: options.chain,
+        chord: options.chord,
+        ..Embed::default()
+    };
+    Ok(TaskMessage {
+        headers,
+        body: TaskBody { args, kwargs, embed },
+        serializer: options.serializer.unwrap_or(config.task_serializer),
+        compression: options.compression.or(config.task_compression),
+        priority: Some(priority.or(inherited).or(config.task_default_priority).unwrap_or(0)),
+        reply_to: if ignore_result { None } else { reply_to },
+        correlation_id: Some(task_id.to_string()),
+        expiration_ms: dates.expiration_ms,
+        persistent: true,
+    })
+}
+
+fn some_if_any<T>(items: Vec<T>) -> Option<Vec<T>> {
+    if items.is_empty() { None } else { Some(items) }
+}
+
+/// The points in time of a call.
+#[derive(Debug, Default)]
+struct Dates {
+    eta: Option<Date>,
+    expires: Option<Date>,
+    expiration_ms: Option<u64>,
+}
+
+impl Dates {
+    fn of(task: &str, options: &CallOptions, now: Timestamp) -> Result<Self, SendError> {
+        let invalid =
+            |reason: &str| SendError::Option { task: task.to_owned(), reason: reason.to_owned() };
+        let after = |delay: std::time::Duration, name: &str| {
+            SignedDuration::try_from(delay)
+                .and_then(|delay| now.checked_add(delay))
+                .map_err(|_| invalid(&format!("{name} lies too far in the future")))
+        };
+        let eta = match (options.eta, options.countdown) {
+            (Some(_), Some(_)) => return Err(invalid("give eta or countdown, not both")),
+            (Some(eta), None) => Some(eta),
+            (None, Some(countdown)) if countdown.is_zero() => None,
+            (None, Some(countdown)) => Some(after(countdown, "countdown")?),
+            (None, None) => None,
+        };
+        let expires = match options.expires {
+            None => None,
+            Some(Expires::At(at)) => Some(at),
+            Some(Expires::In(delay)) => Some(after(delay, "expires")?),
+        };
+        // A date in the past expires at once: Celery sends "0".
+        let expiration_ms =
+            expires.map(|at| u64::try_from(at.duration_since(now).as_millis()).unwrap_or(0));
+        Ok(Self { eta: eta.map(Date::from), expires: expires.map(Date::from), expiration_ms })
+    }
+}

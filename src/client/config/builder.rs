@@ -1,0 +1,89 @@
+//! Settings from the program itself, one setter each.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::{Config, QueueSetting};
+use crate::amqp::{BrokerUrl, QueueKind, TlsOptions};
+use crate::client::route::Routes;
+use crate::protocol::{Compression, Serializer};
+
+/// Builds a [`Config`]; every setting is documented there.
+///
+/// ```
+/// use celeriac::Config;
+///
+/// let config = Config::builder()
+///     .broker_url(["amqp://user:secret@rabbit1//".parse()?])
+///     .worker_concurrency(500)
+///     .build();
+/// assert_eq!(config.worker_concurrency, 500);
+/// # Ok::<(), celeriac::amqp::UrlError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
+macro_rules! setters {
+    ($($name:ident: $type:ty;)*) => {$(
+        #[doc = concat!("Sets [`Config::", stringify!($name), "`].")]
+        #[must_use]
+        pub fn $name(mut self, value: $type) -> Self {
+            self.config.$name = value;
+            self
+        }
+    )*};
+}
+
+impl ConfigBuilder {
+    /// Sets [`Config::broker_url`]: the brokers, tried in turn.
+    #[must_use]
+    pub fn broker_url(mut self, urls: impl IntoIterator<Item = BrokerUrl>) -> Self {
+        self.config.broker_url = urls.into_iter().collect();
+        self
+    }
+
+    /// Sets [`Config::task_default_queue`].
+    #[must_use]
+    pub fn task_default_queue(mut self, name: impl Into<String>) -> Self {
+        self.config.task_default_queue = name.into();
+        self
+    }
+
+    setters! {
+        broker_heartbeat: u16;
+        broker_connection_timeout: Duration;
+        broker_connection_retry: bool;
+        broker_connection_retry_on_startup: bool;
+        broker_connection_max_retries: Option<u32>;
+        broker_use_ssl: TlsOptions;
+        task_default_queue_type: QueueKind;
+        task_queues: Vec<QueueSetting>;
+        task_routes: Routes;
+        task_default_priority: Option<u8>;
+        task_serializer: Serializer;
+        task_compression: Option<Compression>;
+        task_ignore_result: bool;
+        task_store_errors_even_if_ignored: bool;
+        task_acks_late: bool;
+        task_track_started: bool;
+        task_time_limit: Option<Duration>;
+        task_soft_time_limit: Option<Duration>;
+        result_serializer: Option<Serializer>;
+        result_expires: Duration;
+        result_persistent: bool;
+        result_extended: bool;
+        accept_content: Vec<Serializer>;
+        worker_concurrency: usize;
+        worker_blocking_slots: usize;
+        worker_prefetch_multiplier: u32;
+        timezone: TimeZone;
+    }
+
+    /// The settings.
+    pub fn build(self) -> Config {
+        self.config
+    }
+}

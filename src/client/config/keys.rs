@@ -1,0 +1,92 @@
+//! The table of settings: every key once, with the field it sets.
+//!
+//! **Invariant:** each public field of [`Config`] is here exactly once; files, the environment
+//! and their errors know no other list.
+
+use super::Config;
+use super::error::{ConfigError, Origin, nearest};
+use super::raw::{FromRaw, Problem, Raw, What};
+
+/// One setting.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    set: fn(&mut Config, &Raw) -> Result<(), Problem>,
+}
+
+macro_rules! keys {
+    ($($name:ident)*) => {
+        &[$(Key {
+            name: stringify!($name),
+            set: |config, raw| {
+                config.$name = FromRaw::from_raw(raw)?;
+                Ok(())
+            },
+        }),*]
+    };
+}
+
+/// All settings, in the order of [`Config`].
+pub(super) const KEYS: &[Key] = keys! {
+    broker_url broker_heartbeat broker_connection_timeout broker_connection_retry
+    broker_connection_retry_on_startup broker_connection_max_retries broker_use_ssl
+    task_default_queue task_default_queue_type task_queues task_routes task_default_priority
+    task_serializer task_compression task_ignore_result task_store_errors_even_if_ignored
+    task_acks_late task_track_started task_time_limit task_soft_time_limit
+    result_serializer result_expires result_persistent result_extended accept_content
+    worker_concurrency worker_blocking_slots worker_prefetch_multiplier timezone
+};
+
+/// Settings of Celery that people bring along, and what celeriac does instead.
+const NOT_CELERIAC: &[(&str, &str)] = &[
+    ("result_backend", "results always travel over the broker, as with Celery's rpc://"),
+    ("task_protocol", "it speaks protocol 2 only"),
+    ("enable_utc", "times on the wire are always UTC"),
+    ("broker_login_method", "PLAIN is used, and EXTERNAL where a client certificate is given"),
+    ("broker_pool_limit", "a program has one connection to publish and one to consume"),
+    ("worker_pool", "async and blocking tasks have their slots side by side in every worker"),
+    ("task_default_delivery_mode", "messages of tasks are always persistent"),
+    ("task_publish_retry", "what the broker did not confirm is always sent again"),
+    ("imports", "tasks are found by linking them in"),
+    ("include", "tasks are found by linking them in"),
+];
+
+/// Sets `key` to `raw`.
+pub(super) fn set(
+    config: &mut Config,
+    key: &str,
+    raw: &Raw,
+    origin: Origin,
+) -> Result<(), ConfigError> {
+    let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+        return Err(unknown(key, origin));
+    };
+    (known.set)(config, raw).map_err(|problem| explain(key, problem, origin))
+}
+
+/// The error for a key that is not in the table.
+pub(super) fn unknown(key: &str, origin: Origin) -> ConfigError {
+    if let Some((_, reason)) = NOT_CELERIAC.iter().find(|(name, _)| *name == key) {
+        return ConfigError::NotCeleriac { origin, key: key.to_owned(), reason };
+    }
+    let suggestion = nearest(key, KEYS.iter().map(|known| known.name)).map(str::to_owned);
+    ConfigError::Unknown { origin, key: key.to_owned(), suggestion }
+}
+
+fn explain(key: &str, problem: Problem, origin: Origin) -> ConfigError {
+    let origin = match origin {
+        Origin::Toml { path, line } => Origin::Toml { path, line: problem.line.or(line) },
+        other => other,
+    };
+    let at = format!("{key}{}", problem.path);
+    match problem.what {
+        What::Invalid { expected, found } => {
+            ConfigError::Invalid { origin, key: at, expected, found }
+        }
+        What::Refused { reason } => ConfigError::Refused { origin, key: at, reason },
+        What::Unknown { key, known } => ConfigError::Unknown {
+            origin,
+            suggestion: nearest(&key, known.iter().copied()).map(|name| format!("{at}.{name}")),
+            key: format!("{at}.{key}"),
+        },
+    }
+}

@@ -1,0 +1,294 @@
+//! Settings, with Celery's names where Celery has one.
+//!
+//! They come from, each over the one before: the documented defaults, a TOML file, environment
+//! variables, and the program itself (builder or command line). An unknown key is an error with a
+//! suggestion, because a setting that is silently ignored is found out in production.
+//!
+//! ```toml
+//! broker_url = ["amqp://user:secret@rabbit1//", "amqp://user:secret@rabbit2//"]
+//! task_default_queue = "celeriac"
+//! result_expires = "1h"             # durations: seconds or text
+//!
+//! [task_routes]
+//! "images.*" = { queue = "images", priority = 3 }
+//!
+//! [[task_queues]]                   # queues that are declared in a special way
+//! name = "images"
+//! queue_type = "classic"
+//! max_priority = 9
+//!
+//! [broker_use_ssl]
+//! ca_certs = "/etc/ssl/rabbit.pem"
+//! ```
+//!
+//! The variable of a setting is its name in capitals after `CELERIAC_`, such as
+//! `CELERIAC_BROKER_URL`; lists are separated by commas, and tables are written as in TOML
+//! (`CELERIAC_TASK_ROUTES='{ "images.*" = { queue = "images" } }'`). `CELERIAC_CONFIG` names the
+//! file. Empty variables count as absent.
+//!
+//! **Invariant:** a [`Config`] never shows a password, neither in `Debug` nor in errors.
+
+mod builder;
+mod duration;
+mod env;
+mod error;
+mod file;
+mod keys;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::route::Routes;
+use crate::amqp::{BrokerUrl, QueueKind, TlsOptions};
+use crate::protocol::{Compression, Serializer};
+
+pub use builder::ConfigBuilder;
+pub use duration::{InvalidDuration, parse_duration};
+pub use error::{ConfigError, Origin};
+
+/// All settings of a program.
+///
+/// ```
+/// use celeriac::Config;
+///
+/// let config = Config::from_toml(r#"
+///     task_default_queue = "orders"
+///     result_expires = "1h"
+/// "#)?;
+/// assert_eq!(config.task_default_queue, "orders");
+/// assert_eq!(config.result_expires.as_secs(), 3600);
+///
+/// let error = Config::from_toml(r#"task_default_que = "orders""#).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "settings, line 1: unknown setting 'task_default_que'; \
+///      did you mean 'task_default_queue'?",
+/// );
+/// # Ok::<(), celeriac::client::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    // The broker.
+    /// The brokers, tried in turn; `amqps://` for TLS.
+    /// Default: `amqp://guest:guest@localhost:5672//`.
+    pub broker_url: Vec<BrokerUrl>,
+    /// Heartbeat in seconds; 0 turns it off. Default: 60 (Celery: 120).
+    pub broker_heartbeat: u16,
+    /// How long one attempt to connect may take. Default: 4 s.
+    pub broker_connection_timeout: Duration,
+    /// Whether a connection that was lost is made again. Default: true.
+    pub broker_connection_retry: bool,
+    /// Whether the first connection is tried again, too. Default: true.
+    pub broker_connection_retry_on_startup: bool,
+    /// After how many failed attempts in a row to give up. Default: none, which is never
+    /// (Celery: 100).
+    pub broker_connection_max_retries: Option<u32>,
+    /// CA and client certificate for `amqps://`, with Celery's keys `ca_certs`, `certfile` and
+    /// `keyfile` (PEM files). Default: the system's CAs, no client certificate.
+    pub broker_use_ssl: TlsOptions,
+
+    // Where tasks go.
+    /// The queue of tasks without a route. Default: `celeriac` (Celery: `celery`).
+    pub task_default_queue: String,
+    /// How queues are declared that do not exist yet: `quorum` or `classic`. Default: quorum
+    /// (Celery: classic).
+    pub task_default_queue_type: QueueKind,
+    /// Queues that are declared in a special way. Default: none. Unlike in Celery, this does not
+    /// change which queues a worker consumes: that is its `-Q` option.
+    pub task_queues: Vec<QueueSetting>,
+    /// Which tasks go to which queue. Default: none.
+    pub task_routes: Routes,
+    /// The priority of messages, 0 to 255. Default: none.
+    pub task_default_priority: Option<u8>,
+
+    // How tasks are sent and run; most of them a task can set for itself.
+    /// How arguments are written: `msgpack` or `json`. Default: msgpack (Celery: json).
+    pub task_serializer: Serializer,
+    /// How arguments are compressed: `gzip` or `zstd`. Default: not at all.
+    pub task_compression: Option<Compression>,
+    /// Whether results are thrown away. Default: false.
+    pub task_ignore_result: bool,
+    /// Whether failures are reported even so. Default: false.
+    pub task_store_errors_even_if_ignored: bool,
+    /// Whether a message is acked after its task ran, so that a crash runs it again, or before.
+    /// Default: true (Celery: false).
+    pub task_acks_late: bool,
+    /// Whether the caller is told when a task starts. Default: false.
+    pub task_track_started: bool,
+    /// After how long a task is stopped. Default: none.
+    pub task_time_limit: Option<Duration>,
+    /// After how long a task is asked to stop. Default: none.
+    pub task_soft_time_limit: Option<Duration>,
+
+    // Results.
+    /// How results are written. Default: none, which answers in the serializer of the request
+    /// (Celery: json).
+    pub result_serializer: Option<Serializer>,
+    /// How long a result waits for its caller, and how long the caller's reply queue outlives a
+    /// lost connection. Default: 1 day.
+    pub result_expires: Duration,
+    /// Whether results survive a restart of the broker. Default: true (Celery's rpc: false).
+    pub result_persistent: bool,
+    /// Whether results carry the task's name, arguments and worker. Default: false.
+    pub result_extended: bool,
+    /// Which serializers a worker accepts. Default: msgpack and json (Celery: json).
+    pub accept_content: Vec<Serializer>,
+
+    // Workers.
+    /// How many async tasks a worker runs at once. Default: 100 (Celery: one process for each
+    /// processor).
+    pub worker_concurrency: usize,
+    /// How many blocking tasks a worker runs at once, each on a thread. Default: the number of
+    /// processors.
+    pub worker_blocking_slots: usize,
+    /// How many messages a worker holds for each slot. Default: 4.
+    pub worker_prefetch_multiplier: u32,
+    /// The time zone of dates without an offset. Default: UTC.
+    pub timezone: TimeZone,
+}
+
+/// A queue that is declared in a special way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueSetting {
+    /// The queue's name.
+    pub name: String,
+    /// `quorum` or `classic`; `None` is [`Config::task_default_queue_type`].
+    pub queue_type: Option<QueueKind>,
+    /// The highest priority that the queue tells apart. Makes the queue a classic one, because
+    /// only those take it.
+    pub max_priority: Option<u8>,
+}
+
+impl QueueSetting {
+    /// A queue with nothing special yet.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), queue_type: None, max_priority: None }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker_url: vec![BrokerUrl::default()],
+            broker_heartbeat: 60,
+            broker_connection_timeout: Duration::from_secs(4),
+            broker_connection_retry: true,
+            broker_connection_retry_on_startup: true,
+            broker_connection_max_retries: None,
+            broker_use_ssl: TlsOptions::default(),
+            task_default_queue: "celeriac".to_owned(),
+            task_default_queue_type: QueueKind::Quorum,
+            task_queues: Vec::new(),
+            task_routes: Routes::new(),
+            task_default_priority: None,
+            task_serializer: Serializer::Msgpack,
+            task_compression: None,
+            task_ignore_result: false,
+            task_store_errors_even_if_ignored: false,
+            task_acks_late: true,
+            task_track_started: false,
+            task_time_limit: None,
+            task_soft_time_limit: None,
+            result_serializer: None,
+            result_expires: Duration::from_secs(24 * 60 * 60),
+            result_persistent: true,
+            result_extended: false,
+            accept_content: vec![Serializer::Msgpack, Serializer::Json],
+            worker_concurrency: 100,
+            worker_blocking_slots: thread::available_parallelism().map_or(1, usize::from),
+            worker_prefetch_multiplier: 4,
+            timezone: TimeZone::UTC,
+        }
+    }
+}
+
+impl Config {
+    /// Starts from the defaults, to be set field by field.
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
+    /// Defaults, then the TOML `text`.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or has an unknown key or a value that does not fit.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        file::apply(&mut config, text, None)?;
+        Ok(config)
+    }
+
+    /// Defaults, then the TOML file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and as [`from_toml`](Self::from_toml).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply_file(path.as_ref())?;
+        Ok(config)
+    }
+
+    /// Defaults, then the file that `CELERIAC_CONFIG` names, then the other variables.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file), and for unknown variables that start with `CELERIAC_`.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::load(None)
+    }
+
+    /// Defaults, then a file, then the environment: how the command lines load their settings.
+    ///
+    /// The file is `path`, else the one that `CELERIAC_CONFIG` names, else none.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        config.apply(path)?;
+        Ok(config)
+    }
+
+    /// Puts a file and the environment, as in [`load`](Self::load), over these settings.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env); the settings are then partly applied.
+    pub fn apply(&mut self, path: Option<&Path>) -> Result<(), ConfigError> {
+        let named = std::env::var_os(env::FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = path.map(Path::to_path_buf).or(named) {
+            self.apply_file(&path)?;
+        }
+        env::apply(self, std::env::vars_os())
+    }
+
+    /// Sets one setting by its name from text, as an environment variable would.
+    ///
+    /// ```
+    /// # use celeriac::Config;
+    /// let mut config = Config::default();
+    /// config.set("broker_url", "amqp://rabbit1//;amqp://rabbit2//")?;
+    /// assert_eq!(config.broker_url.len(), 2);
+    /// assert!(config.set("worker_concurrency", "many").is_err());
+    /// # Ok::<(), celeriac::client::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If nobody knows the name, or the text does not fit.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let origin = Origin::Program;
+        keys::set(self, name, &env::raw(name, text, &origin)?, origin)
+    }
+
+    fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+        file::apply(self, &text, Some(path))
+    }
+}

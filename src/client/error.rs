@@ -1,0 +1,81 @@
+//! Why a call was not sent, or a client could not connect.
+
+use std::sync::Arc;
+
+use crate::amqp::{self, PublishError};
+use crate::protocol::{self, ValueError};
+
+/// Why a client could not connect.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No broker answered, or it refused.
+    #[error("failed to connect to the broker")]
+    Broker(#[source] amqp::Error),
+    /// The queues of the settings could not be declared.
+    #[error("failed to declare the queues")]
+    Declare(#[source] amqp::Error),
+    /// The runtime of a blocking client could not be started.
+    #[error("failed to start the client's runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Why one call was not sent. In every case but [`SendError::Publish`] with an unknown outcome
+/// nothing has reached a queue.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// An argument could not be turned into a value of the wire.
+    #[error("failed to serialize the arguments of {task}")]
+    Arguments {
+        /// Name of the task.
+        task: String,
+        /// Which value, and why.
+        source: ValueError,
+    },
+    /// The message could not be encoded.
+    #[error("failed to encode the call of {task}")]
+    Encode {
+        /// Name of the task.
+        task: String,
+        /// What the encoder says.
+        source: protocol::Error,
+    },
+    /// Two options of the call contradict each other, or a date is out of range.
+    #[error("invalid option of the call of {task}: {reason}")]
+    Option {
+        /// Name of the task.
+        task: String,
+        /// Which option, and why.
+        reason: String,
+    },
+    /// The broker did not take the message, or nobody knows whether it did.
+    #[error("failed to send {task}[{task_id}]{}", hint(source))]
+    Publish {
+        /// Name of the task.
+        task: String,
+        /// Id of the call.
+        task_id: String,
+        /// What became of the message.
+        source: Box<PublishError>,
+    },
+    /// The reply queue could not be opened.
+    #[error("failed to open the reply queue")]
+    ReplyQueue(#[source] Arc<amqp::Error>),
+}
+
+impl SendError {
+    /// Whether no queue takes messages of this address.
+    pub fn is_unroutable(&self) -> bool {
+        matches!(self, Self::Publish { source, .. } if source.is_returned())
+    }
+}
+
+/// What to do about it, where that is not obvious.
+fn hint(error: &PublishError) -> &'static str {
+    if matches!(error, PublishError::Returned { .. }) {
+        " (start a worker with that queue, or list the queue in task_queues)"
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,29 @@
+//! The client: the one path by which a signature becomes a confirmed message.
+//!
+//! [`Signature`] says what to call; `compose` turns it into a message and an address, without
+//! IO; [`Client`] publishes it and hands out the [`AsyncResult`](crate::AsyncResult).
+//!
+//! Does not run tasks.
+//!
+//! **Invariant:** a send resolves to success only after the broker has confirmed the message.
+
+pub mod blocking;
+#[expect(clippy::module_inception, reason = "the folder's main type is the client")]
+mod client;
+mod compose;
+pub mod config;
+mod error;
+mod lineage;
+mod ping;
+mod queues;
+mod route;
+mod signature;
+
+pub use client::Client;
+pub(crate) use client::connection_options;
+pub use config::{Config, ConfigBuilder, ConfigError};
+pub use error::{ConnectError, SendError};
+pub(crate) use lineage::Lineage;
+pub use ping::{Pong, ping};
+pub use route::{InvalidPattern, Route, RouteRequest, Routes};
+pub use signature::Signature;

@@ -1,0 +1,323 @@
+//! A call that is not made yet: task, arguments and options, with the type of its result.
+//!
+//! Building one is pure. Arguments that cannot be serialized are remembered as an error, which
+//! the send reports, so that builder chains need no `?`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Client, SendError};
+use crate::protocol::{
+    self, CallOptions, Compression, Expires, Map, Serializer, Value, ValueError, to_value,
+};
+use crate::results::AsyncResult;
+
+/// A call of a task whose result is an `Out`.
+///
+/// `#[task]` functions make typed ones (`add::s(2, 2)`); [`Signature::new`] names any task, also
+/// one that lives in a Python program. The builder methods are Celery's options of `apply_async`.
+///
+/// ```
+/// use std::time::Duration;
+/// use celeriac::Signature;
+///
+/// let call = Signature::<i64>::new("proj.add")
+///     .arg(2)
+///     .kwarg("y", 3)
+///     .queue("sums")
+///     .countdown(Duration::from_secs(10));
+/// assert_eq!(call.task(), "proj.add");
+/// ```
+#[must_use = "a signature does nothing until it is sent"]
+pub struct Signature<Out = Value> {
+    pub(crate) task: Cow<'static, str>,
+    pub(crate) args: Vec<Value>,
+    pub(crate) kwargs: Map,
+    pub(crate) options: CallOptions,
+    pub(crate) immutable: bool,
+    /// The first argument that could not be serialized.
+    pub(crate) error: Option<ValueError>,
+    out: PhantomData<fn() -> Out>,
+}
+
+impl<Out> Signature<Out> {
+    /// A call of the task `name` without arguments.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            task: name.into(),
+            args: Vec::new(),
+            kwargs: Map::new(),
+            options: CallOptions::default(),
+            immutable: false,
+            error: None,
+            out: PhantomData,
+        }
+    }
+
+    /// Name of the task.
+    pub fn task(&self) -> &str {
+        &self.task
+    }
+
+    /// The options that are set so far.
+    pub fn options(&self) -> &CallOptions {
+        &self.options
+    }
+
+    /// Adds a positional argument.
+    pub fn arg(mut self, value: impl Serialize) -> Self {
+        match to_value(&value) {
+            Ok(value) => self.args.push(value),
+            Err(error) => {
+                let at = self.args.len();
+                self.fail(error.in_item(at).in_key("args"));
+            }
+        }
+        self
+    }
+
+    /// Adds positional arguments that are values already.
+    pub fn args(mut self, values: impl IntoIterator<Item = Value>) -> Self {
+        self.args.extend(values);
+        self
+    }
+
+    /// Adds keyword arguments that are values already.
+    pub fn kwargs(mut self, values: Map) -> Self {
+        for (name, value) in values {
+            self.kwargs.insert(name, value);
+        }
+        self
+    }
+
+    /// Sets a keyword argument.
+    pub fn kwarg(mut self, name: impl Into<Cow<'static, str>>, value: impl Serialize) -> Self {
+        let name = name.into();
+        match to_value(&value) {
+            Ok(value) => self.kwargs.insert(name, value),
+            Err(error) => self.fail(error.in_key(name)),
+        }
+        self
+    }
+
+    /// Whether results of earlier tasks of a chain are kept out of the arguments.
+    pub fn immutable(mut self, immutable: bool) -> Self {
+        self.immutable = immutable;
+        self
+    }
+
+    /// Sets the id of the call; by default it is a random UUID.
+    pub fn task_id(mut self, id: impl Into<String>) -> Self {
+        self.options.task_id = Some(id.into());
+        self
+    }
+
+    /// Runs the task not before this time from the send on.
+    pub fn countdown(mut self, delay: Duration) -> Self {
+        self.options.countdown = Some(delay);
+        self
+    }
+
+    /// Runs the task not before this moment.
+    pub fn eta(mut self, at: Timestamp) -> Self {
+        self.options.eta = Some(at);
+        self
+    }
+
+    /// Gives the call up if it has not been started by then.
+    pub fn expires(mut self, expires: impl Into<Expires>) -> Self {
+        self.options.expires = Some(expires.into());
+        self
+    }
+
+    /// Sends to this queue, whatever the routes say.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.options.queue = Some(queue.into());
+        self
+    }
+
+    /// Sends through this exchange.
+    pub fn exchange(mut self, exchange: impl Into<String>) -> Self {
+        self.options.exchange = Some(exchange.into());
+        self
+    }
+
+    /// Sends with this routing key.
+    pub fn routing_key(mut self, key: impl Into<String>) -> Self {
+        self.options.routing_key = Some(key.into());
+        self
+    }
+
+    /// Sets the priority, 0 to 255; higher first, where the queue knows priorities.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.options.priority = Some(priority);
+        self
+    }
+
+    /// Sets a message header of the application's own.
+    pub fn header(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        self.options.headers.insert(key, value);
+        self
+    }
+
+    /// Chooses how the arguments are written.
+    pub fn serializer(mut self, serializer: Serializer) -> Self {
+        self.options.serializer = Some(serializer);
+        self
+    }
+
+    /// Compresses the body.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.options.compression = Some(compression);
+        self
+    }
+
+    /// Asks the worker to keep the result to itself.
+    pub fn ignore_result(mut self, ignore: bool) -> Self {
+        self.options.ignore_result = Some(ignore);
+        self
+    }
+
+    /// Shows the call under another name in logs and monitors.
+    pub fn shadow(mut self, name: impl Into<String>) -> Self {
+        self.options.shadow = Some(name.into());
+        self
+    }
+
+    /// Sends the result to this queue instead of the client's own. The handle that the send
+    /// returns then sees nothing.
+    pub fn reply_to(mut self, queue: impl Into<String>) -> Self {
+        self.options.reply_to = Some(queue.into());
+        self
+    }
+
+    /// Ends the task by force after this run time.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.options.time_limit = Some(limit);
+        self
+    }
+
+    /// Asks the task to end after this run time.
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.options.soft_time_limit = Some(limit);
+        self
+    }
+
+    /// Calls another task with the result, once this one has succeeded.
+    pub fn link<T>(mut self, callback: Signature<T>) -> Self {
+        match callback.into_data() {
+            Ok(callback) => self.options.link.push(callback),
+            Err(error) => self.fail(error.in_key("link")),
+        }
+        self
+    }
+
+    /// Calls another task once this one has failed.
+    pub fn link_error<T>(mut self, errback: Signature<T>) -> Self {
+        match errback.into_data() {
+            Ok(errback) => self.options.link_error.push(errback),
+            Err(error) => self.fail(error.in_key("link_error")),
+        }
+        self
+    }
+
+    /// Replaces all options, for those that have no method here.
+    pub fn with_options(mut self, options: CallOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sends the call; the same as [`Client::send`].
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn apply_async(self, client: &Client) -> Result<AsyncResult<Out>, SendError> {
+        client.send(self).await
+    }
+
+    /// The call as other messages carry it.
+    ///
+    /// # Errors
+    /// The first argument that could not be serialized.
+    pub fn into_data(self) -> Result<protocol::Signature, ValueError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        Ok(protocol::Signature {
+            task: self.task.into_owned(),
+            args: self.args,
+            kwargs: self.kwargs,
+            options: self.options.into_map(),
+            subtask_type: None,
+            immutable: self.immutable,
+        })
+    }
+
+    fn fail(&mut self, error: ValueError) {
+        self.error.get_or_insert(error);
+    }
+}
+
+// Written out because derives would ask `Out` for the same traits.
+impl<Out> Clone for Signature<Out> {
+    fn clone(&self) -> Self {
+        Self {
+            task: self.task.clone(),
+            args: self.args.clone(),
+            kwargs: self.kwargs.clone(),
+            options: self.options.clone(),
+            immutable: self.immutable,
+            error: self.error.clone(),
+            out: PhantomData,
+        }
+    }
+}
+
+impl<Out> fmt::Debug for Signature<Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signature")
+            .field("task", &self.task)
+            .field("args", &self.args)
+            .field("kwargs", &self.kwargs)
+            .field("options", &self.options)
+            .field("immutable", &self.immutable)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_call_becomes_data_with_its_links() {
+        let callback = Signature::<()>::new("notify").immutable(true);
+        let call = Signature::<i64>::new("add").arg(1).kwarg("y", 2).queue("sums").link(callback);
+        let data = call.into_data().unwrap();
+        assert_eq!((data.task.as_str(), data.args.as_slice()), ("add", &[Value::Int(1)][..]));
+        assert_eq!(data.kwargs.get("y"), Some(&Value::Int(2)));
+        assert_eq!(data.options.get("queue"), Some(&Value::from("sums")));
+        let options = CallOptions::from_map(data.options).unwrap();
+        assert_eq!(options.link[0].task, "notify");
+        assert!(options.link[0].immutable);
+    }
+
+    #[test]
+    fn the_first_argument_that_is_no_value_is_remembered_with_its_place() {
+        let no_value = || HashMap::from([((1, 2), 3)]);
+        let call = Signature::<()>::new("add").arg(1).arg(no_value()).kwarg("y", no_value());
+        let link = Signature::<()>::new("sum").link(call.clone());
+        for (call, place) in [(call, "args[1]"), (link, "link.args[1]")] {
+            let text = format!("{place}: map keys must be text, got list");
+            assert_eq!(call.into_data().unwrap_err().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Celery's task protocol, version 2, as data: pure, without IO.
+//!
+//! A [`Message`] is what AMQP carries: properties, headers and the bytes of a body. A
+//! [`TaskMessage`] or a [`ResultMeta`] is what it means. Between the two lie a [`Serializer`], a
+//! [`Compression`] and the dynamic [`Value`].
+//!
+//! ```text
+//! Message ── TaskMessage::decode ──> TaskMessage { headers, body: args, kwargs, embed }
+//!         <── TaskMessage::encode ──
+//! Message ── ResultMeta::decode ───> ResultMeta { status, result, ... }
+//!         <── ResultMeta::encode ───
+//! ```
+//!
+//! Does not know connections, queues or clocks.
+//!
+//! **Invariant:** decoding is total. Any bytes give a value or an [`Error`], within [`Limits`] on
+//! time, memory and stack; nothing here panics on what came from the wire.
+
+#[cfg(test)]
+mod arbitrary;
+mod body;
+mod call_options;
+mod compression;
+pub mod date;
+mod de;
+mod decode_error;
+mod error;
+mod exception;
+mod fields;
+mod float;
+pub(crate) mod header_names;
+mod headers;
+pub mod json;
+mod keys;
+mod limits;
+pub mod msgpack;
+mod properties;
+mod protocol_1;
+pub mod repr;
+mod result;
+mod ser;
+mod serializer;
+mod signature;
+mod task_message;
+mod types;
+mod value;
+mod value_error;
+
+pub use body::{Embed, TaskBody};
+pub use call_options::{CallOptions, Expires};
+pub use compression::Compression;
+pub use date::Date;
+pub use de::from_value;
+pub use decode_error::{DecodeError, DecodeErrorKind};
+pub use error::Error;
+pub use exception::Exception;
+pub use headers::{TaskHeaders, TimeLimit};
+pub use limits::Limits;
+pub use properties::{Message, Properties};
+pub use result::{ResultMeta, TaskState};
+pub use ser::to_value;
+pub use serializer::{Serializer, UnknownSerializer};
+pub use signature::Signature;
+pub use task_message::TaskMessage;
+pub use types::{Bytes, DateTime, Decimal, Uuid};
+pub use value::{Map, Tag, Value};
+pub use value_error::ValueError;

@@ -1,0 +1,364 @@
+//! What a running task may ask about its call: request facts, cancellation, state, progress.
+//!
+//! A context does no IO of its own: updates go through [`StateUpdates`], which the worker
+//! implements, and calls of other tasks through the client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::{State, StateMap, TaskError};
+use crate::client::{Client, Lineage};
+use crate::protocol::{Map, Serializer, Value, ValueError, to_value};
+
+/// Facts about one call, as its message and its delivery tell them.
+///
+/// The fields have the names of Celery's `task.request`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Request {
+    // The call.
+    /// Id of the call.
+    pub id: String,
+    /// Name of the task.
+    pub task: String,
+    /// Name to show in logs and monitors instead.
+    pub shadow: Option<String>,
+    /// The positional arguments as the sender shows them, in Python's notation.
+    pub argsrepr: String,
+    /// The keyword arguments as the sender shows them.
+    pub kwargsrepr: String,
+    /// How many times the call was retried before.
+    pub retries: u32,
+    /// Not to be run before.
+    pub eta: Option<Timestamp>,
+    /// Not to be started after.
+    pub expires: Option<Timestamp>,
+    /// Run time after which the task is ended by force.
+    pub time_limit: Option<Duration>,
+    /// Run time after which the task is asked to end.
+    pub soft_time_limit: Option<Duration>,
+    /// Whether nobody wants the result.
+    pub ignore_result: bool,
+
+    // The workflow that it belongs to.
+    /// Id of the first call.
+    pub root_id: Option<String>,
+    /// Id of the call that sent this one.
+    pub parent_id: Option<String>,
+    /// Id of the group.
+    pub group: Option<String>,
+    /// Place in the group.
+    pub group_index: Option<i64>,
+
+    // The message.
+    /// Queue to which results go.
+    pub reply_to: Option<String>,
+    /// Normally the id of the call.
+    pub correlation_id: Option<String>,
+    /// How the message was written.
+    pub serializer: Serializer,
+    /// Name of the sender, `1234@host`.
+    pub origin: Option<String>,
+    /// Headers of the application's own.
+    pub headers: Map,
+    /// Stamps of the workflow.
+    pub stamps: Map,
+
+    // The delivery.
+    /// How the message came here.
+    pub delivery_info: DeliveryInfo,
+    /// Name of this worker.
+    pub hostname: String,
+}
+
+/// How a message came to the worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryInfo {
+    /// Exchange that it was published to.
+    pub exchange: String,
+    /// Routing key that it was published with.
+    pub routing_key: String,
+    /// Queue that it was taken from.
+    pub queue: String,
+    /// Priority of the message.
+    pub priority: Option<u8>,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+}
+
+/// What the calls in one worker share.
+#[derive(Default)]
+pub struct Environment {
+    /// Values for `State<T>` parameters.
+    pub states: StateMap,
+    /// Sends calls of other tasks.
+    pub client: Option<Client>,
+    /// Publishes state updates.
+    pub updates: Option<Arc<dyn StateUpdates>>,
+    /// Runs the updates of blocking tasks; without one, each of them gets a runtime of its own.
+    pub runtime: Option<Handle>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("states", &self.states).finish_non_exhaustive()
+    }
+}
+
+/// Publishes the state of a running task.
+///
+/// The worker's implementation sends nothing where nobody wants a result.
+pub trait StateUpdates: Send + Sync {
+    /// Publishes `meta` as the result of `request`, which is now in `state`.
+    fn publish(
+        &self,
+        request: &Request,
+        state: &str,
+        meta: Value,
+    ) -> BoxFuture<'static, Result<(), UpdateError>>;
+}
+
+/// A state update that did not reach the caller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The metadata cannot be written as a value.
+    #[error("failed to serialize the metadata of a state update")]
+    Meta(#[source] ValueError),
+    /// The update could not be published.
+    #[error("failed to publish a state update")]
+    Publish(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The call that is running, as a parameter of a task. It is not on the wire.
+///
+/// ```
+/// use celeriac::{Context, TaskResult, task};
+///
+/// #[task]
+/// async fn import(cx: Context, rows: u64) -> TaskResult<u64> {
+///     for row in 0..rows {
+///         if cx.is_cancelled() {
+///             return Ok(row);
+///         }
+///         cx.progress(row, rows).await?;
+///     }
+///     Ok(rows)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// assert_eq!(import(Context::for_test(), 3).await.unwrap(), 3);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    request: Arc<Request>,
+    environment: Arc<Environment>,
+    /// Shared, because a token's own clones take a lock.
+    cancelled: Arc<CancellationToken>,
+}
+
+impl Context {
+    /// The context of one call.
+    pub fn new(
+        request: Arc<Request>,
+        environment: Arc<Environment>,
+        cancelled: Arc<CancellationToken>,
+    ) -> Self {
+        Self(Arc::new(Inner { request, environment, cancelled }))
+    }
+
+    /// A context to call a task's function with in a test: updates go nowhere.
+    pub fn for_test() -> Self {
+        let request = Request { id: "test".to_owned(), ..Request::default() };
+        Self::new(Arc::new(request), Arc::default(), Arc::default())
+    }
+
+    /// Everything that is known about the call.
+    pub fn request(&self) -> &Request {
+        &self.0.request
+    }
+
+    /// Id of the call.
+    pub fn id(&self) -> &str {
+        &self.0.request.id
+    }
+
+    /// How many times the call was retried before.
+    pub fn retries(&self) -> u32 {
+        self.0.request.retries
+    }
+
+    /// Whether the task is asked to end: it was revoked, is out of time, or the worker stops.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.is_cancelled()
+    }
+
+    /// Completes when the task is asked to end.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.0.cancelled.cancelled()
+    }
+
+    /// The token behind [`cancelled`](Self::cancelled), to hand to work that the task starts.
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.0.cancelled
+    }
+
+    /// Publishes a state of the task's own, with metadata that callers read as its result.
+    pub async fn update_state(&self, state: &str, meta: impl Serialize) -> Result<(), UpdateError> {
+        match self.update(state, to_value(&meta))? {
+            Some(sent) => sent.await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`update_state`](Self::update_state), for tasks that are no `async fn`.
+    ///
+    /// Blocks the thread until the update is out; must not be called from async code.
+    pub fn update_state_blocking(
+        &self,
+        state: &str,
+        meta: impl Serialize,
+    ) -> Result<(), UpdateError> {
+        let Some(sent) = self.update(state, to_value(&meta))? else { return Ok(()) };
+        if let Some(runtime) = &self.0.environment.runtime {
+            return runtime.block_on(sent);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.map_err(|error| UpdateError::Publish(error.into()))?.block_on(sent)
+    }
+
+    /// Publishes the state `PROGRESS` with `{"current": done, "total": total}`.
+    pub async fn progress(&self, done: u64, total: u64) -> Result<(), UpdateError> {
+        self.update_state("PROGRESS", progress(done, total)).await
+    }
+
+    /// As [`progress`](Self::progress), for tasks that are no `async fn`.
+    pub fn progress_blocking(&self, done: u64, total: u64) -> Result<(), UpdateError> {
+        self.update_state_blocking("PROGRESS", progress(done, total))
+    }
+
+    /// A client whose calls are made on behalf of this one: they carry its id as `parent_id`, its
+    /// `root_id`, and its priority unless they have one of their own.
+    ///
+    /// # Panics
+    /// In a context that was made without a client, which workers never do.
+    pub fn client(&self) -> Client {
+        let Inner { request, environment, .. } = &*self.0;
+        let client = environment.client.as_ref();
+        client.expect("this context has no client: workers give one, tests may").on_behalf_of(
+            Lineage {
+                task_id: request.id.as_str().into(),
+                root_id: request.root_id.as_deref().unwrap_or(&request.id).into(),
+                priority: request.delivery_info.priority,
+            },
+        )
+    }
+
+    /// Shared state by its type, as a `State<T>` parameter gets it.
+    pub fn state<T: ?Sized + Send + Sync + 'static>(&self) -> Result<State<T>, TaskError> {
+        self.0.environment.states.state().ok_or_else(|| {
+            let name = std::any::type_name::<T>();
+            TaskError::permanent(format!("the worker has no state of type {name}"))
+        })
+    }
+
+    fn update(
+        &self,
+        state: &str,
+        meta: Result<Value, ValueError>,
+    ) -> Result<Option<BoxFuture<'static, Result<(), UpdateError>>>, UpdateError> {
+        let meta = meta.map_err(UpdateError::Meta)?;
+        let updates = self.0.environment.updates.as_ref();
+        Ok(updates.map(|updates| updates.publish(&self.0.request, state, meta)))
+    }
+}
+
+fn progress(done: u64, total: u64) -> Map {
+    Map::from_iter([("current", done), ("total", total)])
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("request", &self.0.request).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Recorded(Mutex<Vec<(String, String, Value)>>);
+
+    impl StateUpdates for Recorded {
+        fn publish(
+            &self,
+            request: &Request,
+            state: &str,
+            meta: Value,
+        ) -> BoxFuture<'static, Result<(), UpdateError>> {
+            let update = (request.id.clone(), state.to_owned(), meta);
+            self.0.lock().unwrap().push(update);
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn setup() -> (Context, Arc<Recorded>) {
+        let recorded = Arc::new(Recorded::default());
+        let updates: Arc<dyn StateUpdates> = Arc::clone(&recorded) as _;
+        let environment = Environment { updates: Some(updates), ..Environment::default() };
+        let request = Request { id: "7".into(), ..Request::default() };
+        let context = Context::new(Arc::new(request), Arc::new(environment), Arc::default());
+        (context, recorded)
+    }
+
+    #[tokio::test]
+    async fn updates_are_published_with_the_id_of_the_call() {
+        let (context, recorded) = setup();
+        context.update_state("COPYING", "a.txt").await.unwrap();
+        context.progress(1, 3).await.unwrap();
+        let progress = Map::from_iter([("current", 1_i64), ("total", 3)]);
+        assert_eq!(
+            *recorded.0.lock().unwrap(),
+            [
+                ("7".into(), "COPYING".into(), "a.txt".into()),
+                ("7".into(), "PROGRESS".into(), Value::Map(progress)),
+            ]
+        );
+    }
+
+    #[test]
+    fn blocking_tasks_can_publish_too() {
+        let (context, recorded) = setup();
+        context.progress_blocking(1, 3).unwrap();
+        assert_eq!(recorded.0.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn metadata_that_is_not_a_value_is_refused() {
+        let (context, recorded) = setup();
+        let meta = std::collections::HashMap::from([((1, 2), 3)]);
+        assert!(matches!(context.update_state("X", meta).await, Err(UpdateError::Meta(_))));
+        assert!(recorded.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn cancellation_reaches_every_clone() {
+        let context = Context::for_test();
+        let clone = context.clone();
+        context.cancellation().cancel();
+        clone.cancelled().await;
+        assert!(clone.is_cancelled());
+    }
+}

@@ -1,0 +1,128 @@
+//! The worker's loop: bursts of deliveries in, jobs out; and the order of stopping.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use super::executor::Executor;
+use super::running::{Crew, Stopped};
+use super::{Error, intake, settle};
+use crate::amqp::{self, Connection, ConnectionState, ConsumerHandle, Deliveries, Delivery};
+
+/// Requests that wait to be settled; when it is full, tasks wait with their slot held, and so the
+/// broker's prefetch bounds the rest.
+const FINISHED_MAX: usize = 1024;
+
+/// The consuming side of a worker.
+#[derive(Debug)]
+pub(super) struct Consuming {
+    pub(super) connection: Connection,
+    pub(super) deliveries: Deliveries,
+    pub(super) handle: ConsumerHandle,
+    pub(super) crew: Arc<Crew>,
+}
+
+impl Consuming {
+    /// Consumes until told to stop, or until the connection is lost for good.
+    pub(super) async fn run(self) -> Result<Stopped, Error> {
+        let Self { connection, mut deliveries, handle, crew } = self;
+        let cold = crew.stop.cold.clone();
+        let (finished, settling) = mpsc::channel(FINISHED_MAX);
+        let mut settling = tokio::spawn(settle::run(settling, Arc::clone(&crew)));
+        let executor = Executor::new(Arc::clone(&crew), finished);
+        let working = async {
+            take_in(&mut deliveries, &handle, &executor, &crew).await;
+            // The last sender goes with the last job, and ends the settling.
+            drop(executor);
+            let settled = (&mut settling).await;
+            handle.close().await;
+            settled
+        };
+        let stopped = tokio::select! {
+            biased;
+            () = cold.cancelled() => Stopped::Cold,
+            error = given_up(crew.client.connection()) => {
+                // Nothing can be published any more, so every task would run and go back.
+                crew.stop.cold.cancel();
+                settling.abort();
+                handle.close().await;
+                connection.close().await;
+                return Err(Error::Lost(error));
+            }
+            settled = working => {
+                if let Err(failed) = settled {
+                    std::panic::resume_unwind(failed.into_panic());
+                }
+                Stopped::Warm
+            }
+        };
+        if let ConnectionState::Failed { error } = &*connection.state().borrow() {
+            return Err(Error::Lost(Arc::clone(error)));
+        }
+        if stopped == Stopped::Cold {
+            // Nothing more may be settled: a task that is left now must be redelivered.
+            settling.abort();
+            // The verdicts that were given before, above all those of tasks that ack early, must
+            // not be lost with the connection.
+            handle.close().await;
+        }
+        connection.close().await;
+        crew.client.close().await;
+        Ok(stopped)
+    }
+}
+
+/// Completes when the connection is lost for good.
+async fn given_up(connection: &Connection) -> Arc<amqp::Error> {
+    let mut states = connection.state();
+    loop {
+        if let ConnectionState::Failed { error } = &*states.borrow_and_update() {
+            return Arc::clone(error);
+        }
+        if states.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Takes in deliveries until the consumer ends; a warm shutdown ends it.
+async fn take_in(
+    deliveries: &mut Deliveries,
+    handle: &ConsumerHandle,
+    executor: &Executor,
+    crew: &Crew,
+) {
+    let mut burst = Vec::new();
+    let mut cancelled = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = crew.stop.warm.cancelled(), if !cancelled => {
+                cancelled = true;
+                info!("consuming stopped, prefetched messages go back to the broker");
+                handle.cancel().await;
+            }
+            more = deliveries.next_burst(&mut burst) => {
+                if !more {
+                    break;
+                }
+                distribute(&mut burst, cancelled, executor, crew).await;
+            }
+        }
+    }
+    debug!("consumer ended");
+}
+
+async fn distribute(burst: &mut Vec<Delivery>, cancelled: bool, executor: &Executor, crew: &Crew) {
+    for delivery in burst.drain(..) {
+        if cancelled {
+            delivery.token.requeue();
+            continue;
+        }
+        match intake::read(delivery, crew) {
+            Ok(job) => executor.submit(job),
+            Err(refused) => executor.finish(*refused).await,
+        }
+    }
+}

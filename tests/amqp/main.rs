@@ -1,0 +1,11 @@
+//! The `amqp` floor against a real broker: publishing, consuming, and every fault that can be
+//! made on purpose. Each test has a virtual host, or a node, of its own.
+
+#![expect(clippy::unwrap_used, reason = "in a helper of tests it fails the test")]
+
+mod consuming;
+mod declaring;
+mod faults;
+mod publishing;
+mod setup;
+mod tls;

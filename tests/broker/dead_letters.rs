@@ -1,0 +1,218 @@
+//! Messages that cannot be run: they are parked with the reason, and the worker goes on.
+
+use celeriac::Value;
+use celeriac::amqp::{Consumer, ConsumerOptions, Publish, Publisher, QueueSpec};
+use celeriac::protocol::{
+    CallOptions, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
+};
+use xtask::{FetchedMessage, QueueDepth};
+
+use crate::bundle::{Bundle, PATIENCE, queue, stop, within};
+use crate::tasks::{add, reject};
+
+/// Where calls wait that are made only so that somebody waits for their id.
+const LIMBO: &str = "limbo";
+
+/// What becomes of one bad message.
+struct Case {
+    name: &'static str,
+    task: &'static str,
+    spoil: fn(&mut Message),
+    reason: &'static str,
+    /// The class of the failure that the caller gets.
+    exception: &'static str,
+}
+
+const CASES: [Case; 9] = [
+    Case {
+        name: "unknown-task",
+        task: "tests.unheard_of",
+        spoil: |_| {},
+        reason: "unknown-task",
+        exception: "NotRegistered",
+    },
+    Case {
+        name: "pickle",
+        task: "tests.add",
+        spoil: |message| {
+            message.properties.content_type = Some("application/x-python-serialize".to_owned());
+        },
+        reason: "content-type",
+        exception: "ContentDisallowed",
+    },
+    Case {
+        name: "no-content-type",
+        task: "tests.add",
+        spoil: |message| message.properties.content_type = None,
+        reason: "content-type",
+        exception: "ContentDisallowed",
+    },
+    Case {
+        name: "two-elements",
+        task: "tests.add",
+        spoil: |message| message.body = vec![0x92, 0x90, 0x80],
+        reason: "body",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "garbage",
+        task: "tests.add",
+        spoil: |message| message.body = vec![0xc1; 40],
+        reason: "body",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "empty",
+        task: "tests.add",
+        spoil: |message| message.body.clear(),
+        reason: "body",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "no-id",
+        task: "tests.add",
+        spoil: |message| {
+            message.properties.headers.as_mut().unwrap().remove("id");
+        },
+        reason: "no-id",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "compression",
+        task: "tests.add",
+        spoil: |message| {
+            let headers = message.properties.headers.as_mut().unwrap();
+            headers.insert("compression", "application/x-brotli");
+        },
+        reason: "compression",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "no-task",
+        task: "tests.add",
+        spoil: |message| {
+            message.properties.headers = None;
+        },
+        reason: "not-a-task",
+        exception: "DecodeError",
+    },
+];
+
+fn parked(bundle: &Bundle, count: usize) -> Vec<FetchedMessage> {
+    let all = || Some(bundle.vhost.messages("celeriac.dead").ok()?).filter(|it| it.len() >= count);
+    bundle.vhost.wait_until("messages are parked", all).unwrap()
+}
+
+/// A good message for `task`, with somebody who waits for its result.
+async fn call(bundle: &Bundle, task: &str, id: &str) -> (celeriac::AsyncResult<i64>, Message) {
+    let waiting = bundle.client.send(add::s(1, 2).task_id(id).queue(LIMBO)).await.unwrap();
+    let mut call = TaskMessage {
+        headers: TaskHeaders::new(task, id),
+        reply_to: bundle.reply_queues().pop(),
+        correlation_id: Some(id.to_owned()),
+        persistent: true,
+        ..TaskMessage::default()
+    };
+    call.body.args = vec![1.into(), 2.into()];
+    (waiting, call.encode().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_are_parked_as_they_are_and_their_callers_are_told() {
+    let bundle = Bundle::with("parked", |config| config.task_queues = vec![queue(LIMBO)]).await;
+    let worker = bundle.narrow_worker().await;
+    let publisher = Publisher::new(bundle.client.connection());
+    for (at, case) in CASES.iter().enumerate() {
+        let (result, mut message) = call(&bundle, case.task, case.name).await;
+        (case.spoil)(&mut message);
+        let body = message.body.clone();
+        publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
+        let error = result.get(PATIENCE).await.unwrap_err();
+        let failure = error.failure().unwrap_or_else(|| panic!("{}: {error:?}", case.name));
+        assert!(failure.is(case.exception), "{}: {failure:?}", case.name);
+        let parked = parked(&bundle, at + 1).pop().unwrap();
+        assert_eq!(parked.payload, body, "{}", case.name);
+        assert_eq!(parked.header("dead_reason").unwrap(), case.reason, "{}", case.name);
+        assert_eq!(parked.header("dead_queue").unwrap(), "celeriac");
+        assert_eq!(parked.header("dead_worker").unwrap(), "test@host");
+        let error = parked.header("dead_error").unwrap().as_str().unwrap();
+        assert!(!error.is_empty(), "{}", case.name);
+        let good = add::delay(&bundle.client, 2, 2).await.unwrap();
+        assert_eq!(good.get(PATIENCE).await.unwrap(), 4, "the worker goes on");
+    }
+    assert_eq!(parked(&bundle, CASES.len()).len(), CASES.len(), "each is parked once");
+    stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_parked_because_this_worker_does_not_run_it() {
+    let bundle = Bundle::new("canvas").await;
+    let worker = bundle.worker().await;
+    let next = SignatureData { task: "tests.add".to_owned(), ..SignatureData::default() };
+    let chain = CallOptions { chain: Some(vec![next]), ..CallOptions::default() };
+    let result = bundle.client.send(add::s(1, 2).with_options(chain)).await.unwrap();
+    let error = result.get(PATIENCE).await.unwrap_err();
+    assert!(error.failure().unwrap().is("NotImplementedError"), "{error:?}");
+    assert_eq!(parked(&bundle, 1)[0].header("dead_reason").unwrap(), "canvas");
+    stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_message_that_nobody_waits_for_is_parked_too() {
+    let bundle = Bundle::new("anonymous").await;
+    let worker = bundle.worker().await;
+    let publisher = Publisher::new(bundle.client.connection());
+    let message = Message { body: b"hello".to_vec(), ..Message::default() };
+    publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
+    let parked = parked(&bundle, 1).pop().unwrap();
+    assert_eq!(parked.payload, b"hello");
+    stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_message_runs_when_it_is_put_back() {
+    let bundle = Bundle::with("put-back", |config| config.task_queues = vec![queue(LIMBO)]).await;
+    let publisher = Publisher::new(bundle.client.connection());
+    let mut json_only = bundle.client.config().clone();
+    json_only.accept_content = vec![celeriac::protocol::Serializer::Json];
+    let app = celeriac::App::builder().config(json_only).state(bundle.probe.clone()).build();
+    let picky = celeriac::Worker::new(app).start().await.unwrap();
+    let (result, message) = call(&bundle, "tests.both", "put-back").await;
+    publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
+    // The first report, a failure, is the one that counts; the task runs all the same.
+    assert!(result.get(PATIENCE).await.is_err());
+    stop(picky).await;
+    let dead = ConsumerOptions::new([QueueSpec::existing("celeriac.dead")]);
+    let (mut deliveries, handle) = Consumer::start(bundle.client.connection(), dead).await.unwrap();
+    let mut parked = Vec::new();
+    assert!(within(deliveries.next_burst(&mut parked)).await);
+    let parked = parked.pop().unwrap();
+    let reason = parked.message.header("dead_reason").and_then(Value::as_str);
+    assert_eq!(reason, Some("content-type"));
+    publisher.publish(Publish::new("", "celeriac", parked.message)).await.unwrap();
+    parked.token.ack();
+    handle.close().await;
+    let worker = bundle.worker().await;
+    bundle.probe.seen(1).await;
+    stop(worker).await;
+    bundle.settled();
+    assert!(bundle.vhost.messages("celeriac.dead").unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parking_queue_that_was_deleted_is_made_again() {
+    let bundle =
+        Bundle::with("no-parking", |config| config.task_default_queue = "jobs".into()).await;
+    let worker = bundle.worker().await;
+    bundle.vhost.delete_queue("jobs.dead").unwrap();
+    let result = reject::delay(&bundle.client).await.unwrap();
+    assert!(result.get(PATIENCE).await.is_err());
+    let parked = || bundle.vhost.messages("jobs.dead").ok()?.pop();
+    bundle.vhost.wait_until("the message is parked", parked).unwrap();
+    stop(worker).await;
+    let depth = QueueDepth { ready: 0, unacked: 0 };
+    bundle.vhost.wait_for_depth("jobs", depth, PATIENCE).unwrap();
+}

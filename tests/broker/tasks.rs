@@ -1,0 +1,145 @@
+//! The tasks of the tests; every worker of this binary knows all of them.
+
+use celeriac::protocol::{Map, Value};
+use celeriac::{Context, State, TaskError, task};
+
+use crate::probe::Probe;
+
+#[task(name = "tests.add")]
+pub(crate) async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task(name = "tests.echo")]
+pub(crate) async fn echo(value: Value) -> Value {
+    value
+}
+
+/// Adds, and says that it runs.
+#[task(name = "tests.both")]
+pub(crate) async fn both(x: i64, y: i64, probe: State<Probe>) -> i64 {
+    probe.record("both");
+    x + y
+}
+
+/// So many bytes.
+#[task(name = "tests.bytes")]
+pub(crate) async fn bytes(len: usize, probe: State<Probe>) -> celeriac::protocol::Bytes {
+    probe.record("bytes");
+    celeriac::protocol::Bytes(vec![7; len])
+}
+
+/// Says that it runs.
+#[task(name = "tests.note")]
+pub(crate) async fn note(label: String, probe: State<Probe>) -> String {
+    probe.record(&*label);
+    label
+}
+
+/// Says that it runs, and waits at the gate.
+#[task(name = "tests.hold")]
+pub(crate) async fn hold(label: String, probe: State<Probe>) -> String {
+    probe.record(&*label);
+    probe.pass().await;
+    label
+}
+
+#[task(name = "tests.hold_early", acks = early)]
+pub(crate) async fn hold_early(probe: State<Probe>) {
+    probe.record("early");
+    probe.pass().await;
+}
+
+/// The name of the thread that it blocks.
+#[task(name = "tests.block")]
+pub(crate) fn block(cx: Context, probe: State<Probe>) -> Result<i64, TaskError> {
+    cx.progress_blocking(1, 2)?;
+    probe.record("block");
+    tokio::runtime::Handle::current().block_on(probe.pass());
+    Ok(4)
+}
+
+#[task(name = "tests.block_panics")]
+pub(crate) fn block_panics() {
+    panic!("a thread panics");
+}
+
+#[task(name = "tests.now")]
+pub(crate) async fn now(probe: State<Probe>) -> i64 {
+    probe.record("now");
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Two reports of progress, a gate after each.
+#[task(name = "tests.steps")]
+pub(crate) async fn steps(cx: Context, probe: State<Probe>) -> Result<i64, TaskError> {
+    for step in 1..=2 {
+        cx.progress(step, 2).await?;
+        probe.pass().await;
+    }
+    Ok(2)
+}
+
+#[task(name = "tests.python_error")]
+pub(crate) async fn python_error() -> Result<(), TaskError> {
+    Err(TaskError::python("ValueError", "builtins", ["kaboom"]))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("payment declined")]
+pub(crate) struct Declined(#[source] std::io::Error);
+
+#[task(name = "tests.declined")]
+pub(crate) async fn declined() -> Result<(), Declined> {
+    Err(Declined(std::io::Error::other("connection reset")))
+}
+
+#[task(name = "tests.panics")]
+pub(crate) async fn panics(probe: State<Probe>) -> i64 {
+    probe.record("panics");
+    tokio::task::yield_now().await;
+    panic!("lost {}", "it");
+}
+
+#[task(name = "tests.reject")]
+pub(crate) async fn reject() -> Result<(), TaskError> {
+    Err(TaskError::reject("not mine", false))
+}
+
+/// Wants to run on a second delivery only.
+#[task(name = "tests.second_time")]
+pub(crate) async fn second_time(cx: Context, probe: State<Probe>) -> Result<bool, TaskError> {
+    let redelivered = cx.request().delivery_info.redelivered;
+    probe.record("second_time");
+    if redelivered { Ok(true) } else { Err(TaskError::reject("later", true)) }
+}
+
+#[task(name = "tests.ignores")]
+pub(crate) async fn ignores(probe: State<Probe>) -> Result<(), TaskError> {
+    probe.record("ignores");
+    Err(TaskError::ignore())
+}
+
+/// What a task sees of its request.
+#[task(name = "tests.facts")]
+pub(crate) async fn facts(cx: Context) -> Map {
+    let request = cx.request();
+    let mut facts = Map::new();
+    facts.push("id", request.id.as_str());
+    facts.push("root_id", request.root_id.clone());
+    facts.push("parent_id", request.parent_id.clone());
+    facts.push("priority", request.delivery_info.priority.map(i64::from));
+    facts.push("queue", request.delivery_info.queue.as_str());
+    facts.push("headers", Value::Map(request.headers.clone()));
+    facts
+}
+
+/// Calls `facts` and waits for it.
+#[task(name = "tests.parent")]
+pub(crate) async fn parent(cx: Context, priority: Option<u8>) -> Result<Map, TaskError> {
+    let mut call = facts::s();
+    if let Some(priority) = priority {
+        call = call.priority(priority);
+    }
+    Ok(cx.client().send(call).await?.get(crate::bundle::PATIENCE).await?)
+}

@@ -1,0 +1,66 @@
+//! The tasks that Python calls.
+
+use celeriac::protocol::DateTime;
+use celeriac::{Context, TaskError, TaskResult, Value, task};
+use jiff::{SignedDuration, Timestamp};
+
+#[task(name = "rs.add")]
+async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task(name = "rs.echo")]
+async fn echo(value: Value) -> Value {
+    value
+}
+
+#[task(name = "rs.greet")]
+async fn greet(name: String, #[default("hello".to_owned())] greeting: String) -> String {
+    format!("{greeting}, {name}")
+}
+
+#[task(name = "rs.an_hour_later")]
+async fn an_hour_later(moment: DateTime) -> DateTime {
+    DateTime(moment.0.saturating_add(SignedDuration::from_hours(1)).expect("in range"))
+}
+
+#[task(name = "rs.boom")]
+async fn boom(message: String) -> TaskResult<()> {
+    Err(TaskError::python("ValueError", "builtins", [message]))
+}
+
+#[task(name = "rs.parse")]
+fn parse(number: String) -> Result<i64, std::num::ParseIntError> {
+    number.parse()
+}
+
+#[task(name = "rs.panic")]
+async fn panic() {
+    panic!("out of cheese");
+}
+
+#[task(name = "rs.now")]
+async fn now() -> String {
+    celeriac::protocol::date::format(Timestamp::now())
+}
+
+#[task(name = "rs.progress")]
+async fn progress(context: Context, count: u64) -> TaskResult<u64> {
+    for done in 1..=count {
+        context.progress(done, count).await?;
+    }
+    Ok(count)
+}
+
+#[task(name = "rs.request")]
+async fn request(context: Context, x: Value, y: Value) -> Value {
+    let request = context.request();
+    let mut facts = celeriac::protocol::Map::new();
+    facts.insert("id", request.id.as_str());
+    facts.insert("root_id", request.root_id.as_deref());
+    facts.insert("headers", request.headers.clone());
+    facts.insert("priority", request.delivery_info.priority.map(u32::from));
+    facts.insert("routing_key", request.delivery_info.routing_key.as_str());
+    facts.insert("args", vec![x, y]);
+    Value::Map(facts)
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask`: what developers and newcomers start.
+//!
+//! Only the command line is here; one file of `command` is one subcommand.
+
+#![expect(clippy::print_stdout, reason = "a command line tool talks on standard output")]
+
+mod command;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Celeriac's development tasks. They start what they need, and stop what they started.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show two workers and a producer at work.
+    Demo,
+    /// Run every check: format, clippy, documentation, and all tests with broker and Python.
+    Test(command::test::Args),
+    /// Measure the speed against a bare client, Celery and Dramatiq.
+    Bench(command::bench::Args),
+    /// Feed the decoders with random bytes.
+    Fuzz(command::fuzz::Args),
+    /// The private RabbitMQ node of this checkout, by hand.
+    Broker(command::broker::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo => command::demo::run(),
+        Command::Test(args) => command::test::run(&args),
+        Command::Bench(args) => command::bench::run(&args),
+        Command::Fuzz(args) => command::fuzz::run(&args),
+        Command::Broker(args) => command::broker::run(&args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
