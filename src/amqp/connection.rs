@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::declare::{self, Differences};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
+use super::live::Live;
 use super::supervisor;
 use super::topology::Topology;
 use super::url::BrokerUrl;
@@ -34,6 +35,10 @@ pub struct ConnectionOptions {
     pub heartbeat_s: u16,
     /// The time for one broker to answer. Celery: `broker_connection_timeout`.
     pub connect_timeout: Duration,
+    /// The time for the broker to answer one request on a connection: to open a channel, to
+    /// declare, to consume. After that the connection counts as lost, unless the broker has
+    /// blocked it. Queues that are just being recovered take their time, so it is a long one.
+    pub answer_timeout: Duration,
     /// What to do when that fails.
     pub retry: RetryPolicy,
     /// Certificates, for `amqps` URLs.
@@ -47,6 +52,7 @@ impl Default for ConnectionOptions {
             name: "celeriac".to_owned(),
             heartbeat_s: 60,
             connect_timeout: Duration::from_secs(4),
+            answer_timeout: Duration::from_secs(20),
             retry: RetryPolicy::default(),
             tls: TlsOptions::default(),
         }
@@ -166,20 +172,6 @@ pub(super) enum Link {
     Ended(Arc<Error>),
 }
 
-/// One established connection.
-#[derive(Clone)]
-pub(super) struct Live {
-    pub(super) epoch: u64,
-    pub(super) connection: Arc<lapin::Connection>,
-}
-
-impl Live {
-    /// Whether it still looks usable; it may be lost at any time.
-    pub(super) fn is_up(&self) -> bool {
-        self.connection.status().connected()
-    }
-}
-
 impl Connection {
     /// Opens a connection and waits for the first success, as the retry policy says.
     ///
@@ -242,12 +234,11 @@ impl Connection {
     /// When the broker refuses or does not answer, or the connection is lost or has ended.
     pub async fn delete_queue(&self, name: &str) -> Result<(), Error> {
         lock(&self.handle.shared.topology).forget_queue(name);
-        let lost = || Error::Lost { source: Arc::new(supervisor::not_connected()) };
         let deleting = async {
-            let live = self.live(0).now_or_never().unwrap_or_else(|| Err(lost()))?;
-            declare::delete_queue(&live.connection, name).await
+            let live = self.live(0).now_or_never().unwrap_or_else(|| Err(Error::lost()))?;
+            declare::delete_queue(&live, name).await
         };
-        tokio::time::timeout(CLOSE_TIMEOUT, deleting).await.unwrap_or_else(|_| Err(lost()))
+        tokio::time::timeout(CLOSE_TIMEOUT, deleting).await.unwrap_or_else(|_| Err(Error::lost()))
     }
 
     /// Declares `topology` without remembering it, and tells on which link.
@@ -256,7 +247,7 @@ impl Connection {
         loop {
             let live = self.live(epoch).await?;
             let differences = &self.handle.shared.differences;
-            match declare::declare(&live.connection, topology, differences).await {
+            match declare::declare(&live, topology, differences).await {
                 Ok(()) => return Ok(live),
                 Err(error) if error.is_connection() => epoch = live.epoch,
                 Err(error) => return Err(error),

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::convert::{arguments, short};
 use super::error::Error;
+use super::live::Live;
 use super::topology::{
     Binding, Declare, Destination, ExchangeKind, ExchangeSpec, QueueSpec, Topology,
 };
@@ -42,11 +43,11 @@ impl Differences {
 ///
 /// A refusal does not keep the rest from being declared; the first one is the error.
 pub(super) async fn declare(
-    connection: &lapin::Connection,
+    live: &Live,
     topology: &Topology,
     differences: &Differences,
 ) -> Result<(), Error> {
-    let mut scratch = Scratch { connection, channel: None };
+    let mut scratch = Scratch { live, channel: None };
     let mut refusal = Ok(());
     for exchange in &topology.exchanges {
         let key = format!("e {}", exchange.name);
@@ -63,7 +64,7 @@ pub(super) async fn declare(
         refusal = refusal.and(refused(result)?);
     }
     if let Some(channel) = scratch.channel {
-        channel.close(200, "done".into()).await?;
+        live.answer(channel.close(200, "done".into())).await?;
     }
     refusal
 }
@@ -77,11 +78,11 @@ fn refused(result: Result<(), Error>) -> Result<Result<(), Error>, Error> {
 }
 
 /// Deletes a queue, if it exists.
-pub(super) async fn delete_queue(connection: &lapin::Connection, name: &str) -> Result<(), Error> {
-    let channel = connection.create_channel().await?;
+pub(super) async fn delete_queue(live: &Live, name: &str) -> Result<(), Error> {
+    let channel = live.answer(live.connection.create_channel()).await?;
     let name = short("a queue's name", name)?;
-    channel.queue_delete(name, QueueDeleteOptions::default()).await?;
-    Ok(channel.close(200, "done".into()).await?)
+    live.answer(channel.queue_delete(name, QueueDeleteOptions::default())).await?;
+    live.answer(channel.close(200, "done".into())).await
 }
 
 #[derive(Clone, Copy)]
@@ -101,7 +102,7 @@ impl Entity<'_> {
 
 /// A channel that is replaced whenever the broker closed it over a failed declaration.
 struct Scratch<'a> {
-    connection: &'a lapin::Connection,
+    live: &'a Live,
     channel: Option<lapin::Channel>,
 }
 
@@ -146,8 +147,8 @@ impl Scratch<'_> {
     async fn declare(&mut self, entity: Entity<'_>, passive: bool) -> Result<(), Error> {
         let channel = self.channel().await?;
         let result = match entity {
-            Entity::Exchange(spec) => declare_exchange(&channel, spec, passive).await,
-            Entity::Queue(spec) => declare_queue(&channel, spec, passive).await,
+            Entity::Exchange(spec) => declare_exchange(self.live, &channel, spec, passive).await,
+            Entity::Queue(spec) => declare_queue(self.live, &channel, spec, passive).await,
         };
         self.keep(channel, result)
     }
@@ -160,21 +161,24 @@ impl Scratch<'_> {
         let result = match &binding.to {
             Destination::Queue(queue) => {
                 let queue = short("a queue's name", queue)?;
-                channel.queue_bind(queue, from, key, QueueBindOptions::default(), arguments).await
+                let options = QueueBindOptions::default();
+                let bind = channel.queue_bind(queue, from, key, options, arguments);
+                self.live.answer(bind).await
             }
             Destination::Exchange(to) => {
                 let to = short("an exchange's name", to)?;
                 let options = ExchangeBindOptions::default();
-                channel.exchange_bind(to, from, key, options, arguments).await
+                let bind = channel.exchange_bind(to, from, key, options, arguments);
+                self.live.answer(bind).await
             }
         };
-        self.keep(channel, result.map_err(Error::from))
+        self.keep(channel, result)
     }
 
     async fn channel(&mut self) -> Result<lapin::Channel, Error> {
         match self.channel.take() {
             Some(channel) => Ok(channel),
-            None => Ok(self.connection.create_channel().await?),
+            None => self.live.answer(self.live.connection.create_channel()).await,
         }
     }
 
@@ -188,6 +192,7 @@ impl Scratch<'_> {
 }
 
 async fn declare_exchange(
+    live: &Live,
     channel: &lapin::Channel,
     spec: &ExchangeSpec,
     passive: bool,
@@ -205,10 +210,12 @@ async fn declare_exchange(
         ..Default::default()
     };
     let name = short("an exchange's name", &spec.name)?;
-    Ok(channel.exchange_declare(name, kind, options, arguments(&spec.arguments)?).await?)
+    let arguments = arguments(&spec.arguments)?;
+    live.answer(channel.exchange_declare(name, kind, options, arguments)).await
 }
 
 async fn declare_queue(
+    live: &Live,
     channel: &lapin::Channel,
     spec: &QueueSpec,
     passive: bool,
@@ -221,6 +228,7 @@ async fn declare_queue(
         nowait: false,
     };
     let name = short("a queue's name", &spec.name)?;
-    channel.queue_declare(name, options, arguments(&spec.declared_arguments())?).await?;
+    let arguments = arguments(&spec.declared_arguments())?;
+    live.answer(channel.queue_declare(name, options, arguments)).await?;
     Ok(())
 }

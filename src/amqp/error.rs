@@ -57,6 +57,12 @@ pub enum Error {
         /// The client library's words.
         source: Arc<lapin::Error>,
     },
+    /// The broker left a request without an answer, so the connection counts as lost.
+    #[error("the broker has not answered within {after:?}")]
+    Silent {
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// The connection was given up, as the retry policy says.
     #[error("the connection to the broker was given up")]
     GivenUp {
@@ -77,6 +83,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error for a connection that is not there, when nothing more is known.
+    pub(super) fn lost() -> Self {
+        let state = lapin::ConnectionState::Error;
+        Self::Lost { source: Arc::new(ErrorKind::InvalidConnectionState(state).into()) }
+    }
+
     /// Whether the broker refused what was asked.
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused { .. })
@@ -91,7 +103,7 @@ impl Error {
     pub fn is_connection(&self) -> bool {
         match self {
             Self::Connect { permanent, .. } => !permanent,
-            Self::ConnectTimeout { .. } | Self::Lost { .. } => true,
+            Self::ConnectTimeout { .. } | Self::Lost { .. } | Self::Silent { .. } => true,
             Self::Refused { code, .. } => *code == CONNECTION_FORCED,
             Self::NoUrl
             | Self::Tls { .. }
@@ -110,7 +122,10 @@ impl Error {
             | Self::GivenUp { .. }
             | Self::NameTooLong { .. }
             | Self::Closed => true,
-            Self::ConnectTimeout { .. } | Self::Refused { .. } | Self::Lost { .. } => false,
+            Self::ConnectTimeout { .. }
+            | Self::Refused { .. }
+            | Self::Lost { .. }
+            | Self::Silent { .. } => false,
         }
     }
 

@@ -5,7 +5,7 @@
 //! with growing delays.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Poll;
@@ -25,6 +25,7 @@ use super::consumer::{ConsumerOptions, Delivery, Inbox};
 use super::convert::{arguments, from_properties, short};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
+use super::live::Live;
 use super::settle::{AckWindow, Frame, SettleToken, Settlements, Verdict};
 use crate::backoff::Backoff;
 use crate::protocol::Message;
@@ -128,6 +129,7 @@ impl Lane {
 
 /// An open channel and everything that ends with it.
 struct Open {
+    live: Live,
     channel: lapin::Channel,
     /// One for each queue of the options; `None` where the broker has ended it.
     consumers: Vec<Option<lapin::Consumer>>,
@@ -147,12 +149,14 @@ impl Open {
     /// Opens a channel and consumes all queues; if `careful`, without the ones that are not there.
     async fn open(lane: &Lane, careful: bool) -> Result<Self, Error> {
         let live = lane.connection.live(0).await?;
-        let channel = live.connection.create_channel().await?;
+        let channel = live.answer(live.connection.create_channel()).await?;
         if lane.prefetch > 0 {
-            channel.basic_qos(lane.prefetch, BasicQosOptions { global: false }).await?;
+            let options = BasicQosOptions { global: false };
+            live.answer(channel.basic_qos(lane.prefetch, options)).await?;
         }
         let queues = &lane.options.queues;
         let mut this = Self {
+            live,
             channel,
             consumers: queues.iter().map(|_| None).collect(),
             names: queues.iter().map(|queue| queue.name.as_str().into()).collect(),
@@ -194,7 +198,8 @@ impl Open {
             ..BasicConsumeOptions::default()
         };
         let arguments = arguments(&options.arguments)?;
-        let consumer = self.channel.basic_consume(queue, tag, how, arguments).await?;
+        let consume = self.channel.basic_consume(queue, tag, how, arguments);
+        let consumer = self.live.answer(consume).await?;
         if let Some(slot) = self.consumers.get_mut(at) {
             *slot = Some(consumer);
         }
@@ -207,6 +212,8 @@ impl Open {
 
     async fn serve(&mut self, lane: &Lane, commands: &mut mpsc::Receiver<Command>) -> End {
         let mut ended = Vec::new();
+        let live = self.live.clone();
+        let mut gone = pin!(live.gone());
         loop {
             let retry = self.retry;
             tokio::select! {
@@ -248,6 +255,7 @@ impl Open {
                         return End::Lost(error);
                     }
                 }
+                () = &mut gone => return End::Lost(Error::lost()),
             }
         }
     }
@@ -262,7 +270,7 @@ impl Open {
         let mut result = Ok(());
         // The first poll hands a frame over, so this keeps their order, and lets them share one
         // wake-up of the client library's thread.
-        poll_fn(|cx| {
+        let sent = poll_fn(|cx| {
             sends.retain_mut(|send| match send.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => false,
                 Poll::Ready(Err(error)) => {
@@ -272,8 +280,12 @@ impl Open {
                 Poll::Pending => true,
             });
             if sends.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        });
+        tokio::select! {
+            biased;
+            () = sent => {}
+            () = self.live.gone() => return Err(Error::lost()),
+        }
         Ok(result?)
     }
 
@@ -348,7 +360,7 @@ impl Open {
         let cancels =
             consumers.iter().map(|consumer| self.channel.basic_cancel(consumer.tag(), options));
         // A channel that is gone has no consumers either.
-        let _ = join_all(cancels).await;
+        let _ = self.live.answer(join_all(cancels).map(Ok)).await;
         for consumer in &mut consumers {
             while let Some(Some(item)) = consumer.next().now_or_never() {
                 if let Ok(delivery) = item {

@@ -17,6 +17,7 @@ mod flight;
 mod greeting;
 mod lane;
 pub(crate) mod layout;
+mod live;
 mod pipeline;
 mod publisher;
 mod settle;

@@ -19,11 +19,12 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::connection::{Connection, Live};
+use super::connection::Connection;
 use super::convert::{short, to_properties};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
 use super::flight::{Flight, Likeness, Returned};
+use super::live::Live;
 use super::publisher::{Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown};
 use crate::backoff::Backoff;
 
@@ -135,6 +136,7 @@ impl Pipeline {
     async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
         let mut sending = Sending::new();
         let frame_max = live.connection.configuration().frame_max() as usize;
+        let mut gone = pin!(live.gone());
         loop {
             self.hand_over(channel, &mut sending, frame_max);
             if self.is_idle() {
@@ -159,7 +161,8 @@ impl Pipeline {
                 }
                 () = std::future::ready(()), if !self.unripe.is_empty() => None,
                 // Nothing could be sent, and more is waiting.
-                else => continue,
+                () = std::future::ready(()), if sending.is_empty() && !accepts => continue,
+                () = &mut gone => return End::Lost(Error::lost()),
             };
             if let Err(error) = self.settle(first, channel, &mut sending).await {
                 return End::Lost(error);
@@ -323,8 +326,8 @@ fn is_of_channel(code: u16) -> bool {
 }
 
 async fn open(live: &Live) -> Result<lapin::Channel, Error> {
-    let channel = live.connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let channel = live.answer(live.connection.create_channel()).await?;
+    live.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 

@@ -12,10 +12,11 @@ use lapin::Event;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::connection::{ConnectionState, Link, Live, Shared, lock};
+use super::connection::{ConnectionState, Link, Shared, lock};
 use super::declare;
 use super::dial::{CLOSE_TIMEOUT, Socket, dial};
 use super::error::Error;
+use super::live::Live;
 
 /// A look at the connection without an event, in case that an event was missed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -50,9 +51,10 @@ async fn keep(shared: &Shared, first: Opened, held: &mut Option<Socket>) -> Erro
     let mut first = Some(first);
     let mut epoch = 0;
     let mut attempt = 0;
+    let mut begin = 0;
     loop {
-        let (url, connection, socket) = match establish(shared, &mut attempt, first.is_some()).await
-        {
+        let established = establish(shared, &mut attempt, begin, first.is_some()).await;
+        let (url, connection, socket) = match established {
             Ok(connected) => connected,
             Err(error) => {
                 warn!(%error, "gave up connecting");
@@ -66,10 +68,13 @@ async fn keep(shared: &Shared, first: Opened, held: &mut Option<Socket>) -> Erro
         *held = Some(socket);
         epoch += 1;
         shared.url.store(url, Ordering::Relaxed);
-        let live = Live { epoch, connection: Arc::new(connection) };
+        let live = Live::new(epoch, connection, shared.options.answer_timeout);
         let mut events = Box::pin(live.connection.events_listener());
         if let Err(error) = redeclare(shared, &live).await {
             debug!(%error, "connection lost while declaring");
+            live.give_up();
+            *held = None;
+            begin = url + 1;
             lost(shared, error, &mut attempt, Duration::ZERO).await;
             continue;
         }
@@ -84,14 +89,23 @@ async fn keep(shared: &Shared, first: Opened, held: &mut Option<Socket>) -> Erro
         }
         let error = watch(shared, &live, &mut events).await;
         shared.link.send_replace(Link::Down);
+        live.give_up();
+        begin = 0;
+        if matches!(error, Error::Silent { .. }) {
+            // It may look sound for long, and another broker may be better.
+            *held = None;
+            begin = url + 1;
+        }
         lost(shared, error, &mut attempt, since.elapsed()).await;
     }
 }
 
-/// Tries until a broker answers, or until the policy or a permanent error ends it.
+/// Tries until a broker answers, or until the policy or a permanent error ends it. Each attempt
+/// tries every URL once, from the one at `begin` on.
 async fn establish(
     shared: &Shared,
     attempt: &mut u32,
+    begin: usize,
     starting: bool,
 ) -> Result<(usize, lapin::Connection, Socket), Error> {
     let retry = shared.options.retry;
@@ -100,7 +114,9 @@ async fn establish(
         shared.state.send_replace(ConnectionState::Connecting { attempt: *attempt });
         let mut last = Error::NoUrl;
         let mut hopeless = true;
-        for (at, url) in shared.options.urls.iter().enumerate() {
+        let urls = shared.options.urls.iter().enumerate();
+        let count = urls.len();
+        for (at, url) in urls.cycle().skip(begin % count.max(1)).take(count) {
             match dial(url, &shared.options).await {
                 Ok((connection, socket)) => return Ok((at, connection, socket)),
                 Err(error) => {
@@ -125,7 +141,7 @@ async fn establish(
 /// error: whoever needs what was refused will hear it again, with its own context.
 async fn redeclare(shared: &Shared, live: &Live) -> Result<(), Error> {
     let topology = lock(&shared.topology).clone();
-    match declare::declare(&live.connection, &topology, &shared.differences).await {
+    match declare::declare(live, &topology, &shared.differences).await {
         Err(error) if error.is_refused() && live.is_up() => {
             warn!(%error, "failed to declare everything again after a reconnect");
             Ok(())
@@ -143,6 +159,7 @@ async fn watch(
     loop {
         let event = tokio::select! {
             event = events.next() => event,
+            () = live.given_up() => return live.silent(),
             () = tokio::time::sleep(CHECK_INTERVAL) => None,
         };
         match event {
@@ -162,17 +179,11 @@ async fn watch(
                     Event::Error(error) => Some(error),
                     _ => None,
                 });
-                let unexplained = || Error::Lost { source: Arc::new(not_connected()) };
-                return error.last().map_or_else(unexplained, Error::from);
+                return error.last().map_or_else(Error::lost, Error::from);
             }
             _ => {}
         }
     }
-}
-
-/// The client library's error for a connection that is not there.
-pub(super) fn not_connected() -> lapin::Error {
-    lapin::ErrorKind::InvalidConnectionState(lapin::ConnectionState::Error).into()
 }
 
 /// Reports the loss and waits before the next attempt; longer if connections keep dying young.

@@ -234,6 +234,9 @@ pub(crate) fn connection_options(config: &Config, name: String) -> ConnectionOpt
         tls: config.broker_use_ssl.clone(),
         ..ConnectionOptions::default()
     };
+    let patience = options.connect_timeout.max(options.answer_timeout);
+    options.answer_timeout = patience;
+    options.retry.backoff.cap = config.broker_connection_retry_delay_max;
     options.retry.at_startup = config.broker_connection_retry_on_startup;
     options.retry.attempts_max =
         if config.broker_connection_retry { config.broker_connection_max_retries } else { Some(0) };

@@ -6,6 +6,8 @@
 mod consuming;
 mod declaring;
 mod faults;
+mod proxy;
 mod publishing;
 mod setup;
+mod stalls;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use celeriac::AsyncResult;
 use xtask::{NodeOptions, PrivateNode};
@@ -14,7 +15,11 @@ use crate::tasks::{add, bytes, hold, note};
 #[expect(clippy::print_stdout, reason = "the figures are what somebody runs this for")]
 async fn nothing_is_lost(what: &str, fault: fn(&mut PrivateNode) -> xtask::Result<()>) {
     let mut node = PrivateNode::start().unwrap();
-    let bundle = Bundle::on(node.vhost("broker-fault").unwrap(), |_| {}).await;
+    let bundle = Bundle::on(node.vhost("broker-fault").unwrap(), |config| {
+        // The patience below is for bugs, and not for a long delay that happened to be drawn.
+        config.broker_connection_retry_delay_max = Duration::from_secs(2);
+    })
+    .await;
     let worker = bundle.worker_with(|worker| worker.concurrency(50)).await;
     let calls = (0..2000).map(|n| hold::s(format!("held {n}")));
     let mut results = bundle.client.send_all(calls).await;

@@ -58,6 +58,7 @@ impl ConfigBuilder {
         broker_connection_retry: bool;
         broker_connection_retry_on_startup: bool;
         broker_connection_max_retries: Option<u32>;
+        broker_connection_retry_delay_max: Duration;
         broker_use_ssl: TlsOptions;
         task_default_queue_type: QueueKind;
         task_queues: Vec<QueueSetting>;

@@ -81,7 +81,8 @@ pub struct Config {
     pub broker_url: Vec<BrokerUrl>,
     /// Heartbeat in seconds; 0 turns it off. Default: 60 (Celery: 120).
     pub broker_heartbeat: u16,
-    /// How long one attempt to connect may take. Default: 4 s.
+    /// How long one attempt to connect may take. Default: 4 s. (A broker that then leaves a
+    /// request without an answer for as long, and at least for 20 s, is left for the next one.)
     pub broker_connection_timeout: Duration,
     /// Whether a connection that was lost is made again. Default: true.
     pub broker_connection_retry: bool,
@@ -90,6 +91,9 @@ pub struct Config {
     /// After how many failed attempts in a row to give up. Default: none, which is never
     /// (Celery: 100).
     pub broker_connection_max_retries: Option<u32>,
+    /// The longest delay between two attempts; delays double up to it, with jitter. It also bounds
+    /// how long a broker may be back before this program is. Default: 30 s.
+    pub broker_connection_retry_delay_max: Duration,
     /// CA and client certificate for `amqps://`, with Celery's keys `ca_certs`, `certfile` and
     /// `keyfile` (PEM files). Default: the system's CAs, no client certificate.
     pub broker_use_ssl: TlsOptions,
@@ -183,6 +187,7 @@ impl Default for Config {
             broker_connection_retry: true,
             broker_connection_retry_on_startup: true,
             broker_connection_max_retries: None,
+            broker_connection_retry_delay_max: Duration::from_secs(30),
             broker_use_ssl: TlsOptions::default(),
             task_default_queue: "celeriac".to_owned(),
             task_default_queue_type: QueueKind::Quorum,

@@ -24,6 +24,7 @@ fn a_file_can_set_everything() {
         broker_connection_retry = false
         broker_connection_retry_on_startup = false
         broker_connection_max_retries = 7
+        broker_connection_retry_delay_max = "5s"
         task_default_queue = "orders"
         task_default_queue_type = "classic"
         task_queues = ["plain", { name = "fine", queue_type = "quorum", max_priority = 9 }]
@@ -63,6 +64,7 @@ fn a_file_can_set_everything() {
     assert_eq!(config.broker_connection_timeout, Duration::from_millis(2500));
     assert!(!config.broker_connection_retry && !config.broker_connection_retry_on_startup);
     assert_eq!(config.broker_connection_max_retries, Some(7));
+    assert_eq!(config.broker_connection_retry_delay_max, Duration::from_secs(5));
     assert_eq!(config.task_default_queue_type, QueueKind::Classic);
     assert_eq!(config.task_queues[0], QueueSetting::named("plain"));
     assert_eq!(config.task_queues[1].queue_type, Some(QueueKind::Quorum));
@@ -97,6 +99,7 @@ fn variables_set_what_files_set() {
         ("CELERIAC_WORKER_CONCURRENCY", "12"),
         ("CELERIAC_TASK_ACKS_LATE", "no"),
         ("CELERIAC_RESULT_EXPIRES", "90"),
+        ("CELERIAC_BROKER_CONNECTION_RETRY_DELAY_MAX", "500ms"),
         ("CELERIAC_TASK_TIME_LIMIT", "none"),
         ("CELERIAC_ACCEPT_CONTENT", "json, msgpack"),
         ("CELERIAC_TASK_QUEUES", "a,b"),
@@ -107,6 +110,7 @@ fn variables_set_what_files_set() {
     .unwrap();
     assert_eq!(config.broker_url.len(), 2);
     assert_eq!(config.worker_concurrency, 12);
+    assert_eq!(config.broker_connection_retry_delay_max, Duration::from_millis(500));
     assert!(!config.task_acks_late);
     assert_eq!(config.result_expires, Duration::from_secs(90));
     assert_eq!(config.task_time_limit, None);
