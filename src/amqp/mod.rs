@@ -29,7 +29,9 @@ pub use connection::{Connection, ConnectionOptions, ConnectionState, RetryPolicy
 pub use consumer::{Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery};
 pub use error::Error;
 pub use greeting::{ServerIdentity, greeting};
-pub use publisher::{Publish, PublishError, Publisher, PublisherOptions, WhenUnknown};
+pub use publisher::{
+    Publish, PublishError, Publisher, PublisherOptions, WhenUnknown, WhenUnroutable,
+};
 pub use settle::SettleToken;
 pub use topology::{
     Binding, Declare, Destination, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,

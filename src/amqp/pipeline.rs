@@ -6,6 +6,7 @@
 //! **Invariant:** a publish leaves this file only with an answer; until then it is in exactly one
 //! of `waiting`, `suspects` and `flight`.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
 use super::flight::{Flight, Likeness, Returned};
 use super::live::Live;
-use super::publisher::{Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown};
+use super::publisher::{
+    Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown, WhenUnroutable,
+};
 use crate::backoff::Backoff;
 
 /// Publishes that are handed over before confirms are looked at.
@@ -248,13 +251,11 @@ impl Pipeline {
                 Err(error) => broken = worse(broken, Error::from(error.clone())),
             }
         }
-        for (number, outcome) in ripe.drain(..) {
-            answer(&mut self.flight, number, outcome);
-        }
+        let now = ripe.drain(..);
+        self.waiting.extend(now.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
         let Some(error) = broken else { return Ok(()) };
-        for (number, outcome) in self.unripe.drain(..) {
-            answer(&mut self.flight, number, outcome);
-        }
+        let rest = self.unripe.drain(..);
+        self.waiting.extend(rest.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
         Err(error)
     }
 
@@ -276,6 +277,7 @@ impl Pipeline {
         let error = Arc::new(error);
         for mut parcel in left {
             match &blame {
+                Some((404, _)) if guilty(&parcel) && reroute(&mut parcel) => again.push(parcel),
                 Some((code, text)) if guilty(&parcel) => {
                     let (code, text) = (*code, text.clone());
                     parcel.reply.send(Err(PublishError::Refused { code, text }));
@@ -403,10 +405,18 @@ fn attribute(flight: &mut Flight, number: u64, confirmation: &mut Confirmation) 
     }
 }
 
-/// Ends one publish as its confirm says; an error leaves it in flight, to be sorted out.
-fn answer(flight: &mut Flight, number: u64, outcome: Result<Confirmation, lapin::Error>) {
-    let Ok(confirmation) = outcome else { return };
-    let Some((parcel, returned)) = flight.take(number) else { return };
+/// Ends one publish as its confirm says, unless it is given back to be sent another way. An error
+/// leaves it in flight, to be sorted out.
+fn answer(
+    flight: &mut Flight,
+    number: u64,
+    outcome: Result<Confirmation, lapin::Error>,
+) -> Option<Parcel> {
+    let confirmation = outcome.ok()?;
+    let (mut parcel, returned) = flight.take(number)?;
+    if returned.is_some() && reroute(&mut parcel) {
+        return Some(parcel);
+    }
     let result = match (returned, confirmation) {
         (Some(Returned { code, text }), _) => Err(PublishError::Returned {
             exchange: parcel.publish.exchange.to_string(),
@@ -418,6 +428,20 @@ fn answer(flight: &mut Flight, number: u64, outcome: Result<Confirmation, lapin:
         (None, Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
     };
     parcel.reply.send(result);
+    None
+}
+
+/// Addresses a publish that its exchange did not take straight to its queue; false if its sender
+/// does not want that, or it was tried.
+fn reroute(parcel: &mut Parcel) -> bool {
+    let publish = &parcel.publish;
+    if publish.when_unroutable == WhenUnroutable::Report || publish.exchange.is_empty() {
+        return false;
+    }
+    debug!(%publish.exchange, publish.routing_key, "unroutable, so sent straight to the queue");
+    Arc::make_mut(&mut parcel.publish).exchange = Cow::Borrowed("");
+    parcel.suspect = false;
+    true
 }
 
 /// Of all errors of a channel, the one in which the broker says why.

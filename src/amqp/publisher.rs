@@ -28,6 +28,8 @@ pub struct Publish {
     pub message: Message,
     /// What to do when the connection is lost before the confirm.
     pub when_unknown: WhenUnknown,
+    /// What to do when the exchange does not exist or has no queue for it.
+    pub when_unroutable: WhenUnroutable,
 }
 
 impl Publish {
@@ -42,6 +44,7 @@ impl Publish {
             routing_key: routing_key.into(),
             message,
             when_unknown: WhenUnknown::Resend,
+            when_unroutable: WhenUnroutable::Report,
         }
     }
 }
@@ -54,6 +57,16 @@ pub enum WhenUnknown {
     Resend,
     /// End it as [`PublishError::Unknown`]: it arrived at most once.
     Report,
+}
+
+/// What becomes of a publish whose exchange is gone, or has no queue for its routing key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenUnroutable {
+    /// End it as [`PublishError::Returned`] or [`PublishError::Refused`].
+    #[default]
+    Report,
+    /// Publish it once more, straight to the queue that has the routing key as its name.
+    ToQueue,
 }
 
 /// Why a publish was not confirmed.

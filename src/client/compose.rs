@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Config, Lineage, Route, RouteRequest, SendError, Signature};
-use crate::amqp::{Publish, WhenUnknown};
+use crate::amqp::Publish;
 use crate::protocol::{
     CallOptions, Date, Embed, Expires, Map, TaskBody, TaskHeaders, TaskMessage, TimeLimit, Value,
     repr,
@@ -53,7 +53,7 @@ pub(super) fn compose<T>(
     let message = message(&task, &task_id, args, kwargs, options, route.as_ref(), around)?
         .into_message()
         .map_err(|source| SendError::Encode { task: task.to_string(), source })?;
-    let publish = Publish { exchange, routing_key, message, when_unknown: WhenUnknown::Resend };
+    let publish = Publish::new(exchange, routing_key, message);
     Ok(Composed { task, task_id, wants_result, publish })
 }
 

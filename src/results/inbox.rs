@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use super::slot::Slot;
 use crate::amqp::layout;
 use crate::amqp::{
-    Connection, Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery, Error,
+    Connection, Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery, Error, Topology,
 };
 use crate::protocol::{Exception, Limits, ResultMeta};
 
 /// Unacked results that the broker may have under way to us.
 const PREFETCH: u32 = 250;
+
+/// The least time from one declaration of what may be missing to the next.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How a reply queue is made.
 #[derive(Clone, Debug)]
@@ -64,7 +67,12 @@ impl Inbox {
             .tag_prefix("celeriac-reply");
         let (deliveries, handle) = Consumer::start(&connection, consumer).await?;
         let waiting = Arc::new(Waiting::default());
-        tokio::spawn(read(deliveries, Arc::clone(&waiting), options.limits));
+        let repairs = Repairs {
+            topology: layout::reply(&queue, options.expires),
+            connection: connection.clone(),
+            last: None,
+        };
+        tokio::spawn(read(deliveries, Arc::clone(&waiting), options.limits, repairs));
         Ok(Self { queue, waiting, connection, reading: Arc::new(Reading(handle)) })
     }
 
@@ -162,9 +170,17 @@ impl Drop for Registration {
 }
 
 /// Reads results until the consumer ends.
-async fn read(mut deliveries: Deliveries, waiting: Arc<Waiting>, limits: Limits) {
+async fn read(
+    mut deliveries: Deliveries,
+    waiting: Arc<Waiting>,
+    limits: Limits,
+    mut repairs: Repairs,
+) {
     let mut burst = Vec::new();
     while deliveries.next_burst(&mut burst).await {
+        if burst.iter().any(|delivery| delivery.exchange.is_empty()) {
+            repairs.begin();
+        }
         let mut tokens = Vec::with_capacity(burst.len());
         let metas = burst.drain(..).filter_map(|delivery| {
             let meta = decode(&delivery, &limits);
@@ -178,6 +194,32 @@ async fn read(mut deliveries: Deliveries, waiting: Arc<Waiting>, limits: Limits)
         }
     }
     waiting.close();
+}
+
+/// Puts the exchange of results and its binding back after somebody has deleted them.
+struct Repairs {
+    topology: Topology,
+    connection: Connection,
+    /// When the last one began.
+    last: Option<Instant>,
+}
+
+impl Repairs {
+    /// Declares everything again, in the background; not too often, because Python workers send
+    /// past the exchange by habit, and workers of ours only if it does not route here.
+    fn begin(&mut self) {
+        if self.last.is_some_and(|last| last.elapsed() < REPAIR_INTERVAL) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let (connection, topology) = (self.connection.clone(), self.topology.clone());
+        tokio::spawn(async move {
+            if let Err(error) = connection.declare(&topology).await {
+                // Results still come, past the exchange.
+                debug!(%error, "failed to declare the reply queue again");
+            }
+        });
+    }
 }
 
 fn decode(delivery: &Delivery, limits: &Limits) -> Option<ResultMeta> {

@@ -1,6 +1,6 @@
 //! What a message looks like when it is parked in `<queue>.dead`: itself, and why it is there.
 
-use crate::amqp::{Publish, WhenUnknown, topology};
+use crate::amqp::{Publish, topology};
 use crate::protocol::{Map, Message, Value};
 use crate::task::Request;
 
@@ -43,12 +43,7 @@ pub(super) fn park(mut message: Message, reason: &Reason, request: &Request) -> 
     }
     properties.headers = Some(headers);
     properties.delivery_mode = Some(2);
-    Publish {
-        exchange: "".into(),
-        routing_key: topology::parking_queue(&source.queue),
-        message,
-        when_unknown: WhenUnknown::Resend,
-    }
+    Publish::new("", topology::parking_queue(&source.queue), message)
 }
 
 /// A header table must fit one AMQP frame, together with the sender's headers.

@@ -7,7 +7,7 @@ use celeriac::protocol::{ResultMeta, Serializer};
 use celeriac::{Client, ResultError};
 use xtask::QueueDepth;
 
-use crate::bundle::{Bundle, PATIENCE, stop, within};
+use crate::bundle::{Bundle, PATIENCE, config, stop, within};
 use crate::tasks::{add, hold};
 
 const EMPTY: QueueDepth = QueueDepth { ready: 0, unacked: 0 };
@@ -38,6 +38,50 @@ async fn a_forgotten_result_is_dropped_when_it_comes() {
     bundle.settled();
     let queue = bundle.reply_queues().pop().unwrap();
     bundle.vhost.wait_for_depth(&queue, EMPTY, PATIENCE).unwrap();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_come_although_their_exchange_is_deleted_and_it_comes_back() {
+    const EXCHANGE: &str = "celeriac.results";
+    let bundle = Bundle::new("results-gone").await;
+    let worker = bundle.worker().await;
+    let other = within(Client::connect(config(&bundle.vhost))).await.unwrap();
+    let held = hold::delay(&bundle.client, "x".to_owned()).await.unwrap();
+    let of_other = hold::delay(&other, "y".to_owned()).await.unwrap();
+    bundle.probe.seen(2).await;
+    let (management, vhost) = (bundle.vhost.management(), bundle.vhost.name());
+    management.delete(&["exchanges", vhost, EXCHANGE]).unwrap();
+    bundle.probe.open(2);
+    assert_eq!(held.get(PATIENCE).await.unwrap(), "x");
+    assert_eq!(of_other.get(PATIENCE).await.unwrap(), "y");
+    let bound = || {
+        let path = ["exchanges", vhost, EXCHANGE, "bindings", "source"];
+        let bindings = management.get(&path).ok()??;
+        (bindings.as_array()?.len() == 2).then_some(())
+    };
+    bundle.vhost.wait_until("both clients are bound again", bound).unwrap();
+    let sum = add::delay(&bundle.client, 1, 1).await.unwrap();
+    assert_eq!(sum.get(PATIENCE).await.unwrap(), 2);
+    within(other.close()).await;
+    stop(worker).await;
+    assert_eq!(bundle.probe.counts(), (2, 0), "no task ran again for it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_of_results_that_was_deleted_is_made_again() {
+    let bundle = Bundle::new("results-unbound").await;
+    let worker = bundle.worker().await;
+    let first = add::delay(&bundle.client, 1, 0).await.unwrap();
+    assert_eq!(first.get(PATIENCE).await.unwrap(), 1);
+    let queue = bundle.reply_queues().pop().unwrap();
+    let (management, vhost) = (bundle.vhost.management(), bundle.vhost.name());
+    let of_queue = ["bindings", vhost, "e", "celeriac.results", "q", &queue];
+    management.delete(&[&of_queue[..], &[&queue]].concat()).unwrap();
+    let sum = add::delay(&bundle.client, 1, 1).await.unwrap();
+    assert_eq!(sum.get(PATIENCE).await.unwrap(), 2);
+    let bound = || (management.get(&of_queue).ok()??.as_array()?.len() == 1).then_some(());
+    bundle.vhost.wait_until("the queue is bound again", bound).unwrap();
     stop(worker).await;
 }
 
@@ -123,24 +167,6 @@ async fn clients_see_their_own_results_only() {
     bundle.client.close().await;
     assert!(bundle.reply_queues().is_empty());
     stop(worker).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_exchange_of_results_that_was_deleted_is_made_again() {
-    let bundle = Bundle::new("no-results").await;
-    let worker = bundle.narrow_worker().await;
-    let result = hold::delay(&bundle.client, "x".to_owned()).await.unwrap();
-    bundle.probe.seen(1).await;
-    let path = ["exchanges", bundle.vhost.name(), "celeriac.results"];
-    bundle.vhost.management().delete(&path).unwrap();
-    bundle.probe.open(10);
-    // It goes back once, because its result could not be published.
-    bundle.probe.seen(2).await;
-    assert!(bundle.vhost.management().get(&path).unwrap().is_some());
-    stop(worker).await;
-    bundle.settled();
-    assert_eq!(bundle.probe.runs().len(), 2);
-    drop(result);
 }
 
 #[tokio::test(flavor = "multi_thread")]
