@@ -14,6 +14,7 @@ use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::convert::to_properties;
 use super::declare::{self, Differences};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
@@ -22,6 +23,7 @@ use super::supervisor;
 use super::topology::Topology;
 use super::url::BrokerUrl;
 use crate::backoff::Backoff;
+use crate::protocol::Properties;
 
 /// How to connect, and how stubbornly.
 #[derive(Clone, Debug)]
@@ -156,6 +158,8 @@ pub(super) struct Shared {
     pub(super) link: watch::Sender<Link>,
     /// Which of the URLs was connected last.
     pub(super) url: AtomicUsize,
+    /// The largest frame on that connection, in bytes.
+    pub(super) frame_max: AtomicUsize,
     pub(super) topology: Mutex<Topology>,
     pub(super) differences: Differences,
     /// Asks the supervisor to end.
@@ -184,6 +188,7 @@ impl Connection {
             state: watch::Sender::new(ConnectionState::Connecting { attempt: 0 }),
             link: watch::Sender::new(Link::Down),
             url: AtomicUsize::new(0),
+            frame_max: AtomicUsize::new(0),
             topology: Mutex::default(),
             differences: Differences::default(),
             close: CancellationToken::new(),
@@ -205,6 +210,13 @@ impl Connection {
     pub fn broker(&self) -> BrokerUrl {
         let urls = &self.handle.shared.options.urls;
         urls.get(self.handle.shared.url.load(Ordering::Relaxed)).cloned().unwrap_or_default()
+    }
+
+    /// Whether `properties` with their headers fit into the one frame in which they must travel,
+    /// as it was agreed with the broker last.
+    pub(crate) fn carries(&self, properties: &Properties) -> bool {
+        let max = self.handle.shared.frame_max.load(Ordering::Relaxed);
+        to_properties(properties).is_ok_and(|(_, size)| size <= max)
     }
 
     /// Declares `topology` now and again after each reconnect. Waits while the connection is lost.

@@ -26,9 +26,14 @@ pub(super) fn short(what: &'static str, text: &str) -> Result<ShortString, Error
     ShortString::try_new(text).map_err(|_| Error::NameTooLong { what, len: text.len() })
 }
 
-/// Converts properties for publishing, with (nearly) the number of bytes they take in a frame.
+/// Converts properties for publishing, with the size in bytes of the frame that carries them;
+/// it is exact but for short numbers, which are counted as long ones.
+///
+/// ```text
+/// type:1 channel:2 length:4 | class:2 weight:2 body size:8 flags:2 | fields | end:1
+/// ```
 pub(super) fn to_properties(from: &Properties) -> Result<(BasicProperties, usize), Error> {
-    let mut size = Size(32);
+    let mut size = Size(22);
     let mut to = BasicProperties::default();
     macro_rules! set {
         ($($field:ident as $what:literal => $with:ident;)*) => {$(
@@ -53,12 +58,15 @@ pub(super) fn to_properties(from: &Properties) -> Result<(BasicProperties, usize
         to = to.with_headers(table(headers, &mut size)?);
     }
     if let Some(delivery_mode) = from.delivery_mode {
+        size.0 += 1;
         to = to.with_delivery_mode(delivery_mode);
     }
     if let Some(priority) = from.priority {
+        size.0 += 1;
         to = to.with_priority(priority);
     }
     if let Some(timestamp) = from.timestamp {
+        size.0 += 8;
         to = to.with_timestamp(timestamp);
     }
     Ok((to, size.0))

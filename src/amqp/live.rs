@@ -38,6 +38,11 @@ impl Live {
         !self.over.is_cancelled() && self.connection.status().connected()
     }
 
+    /// The largest frame that both sides take, in bytes.
+    pub(super) fn frame_max(&self) -> usize {
+        self.connection.configuration().frame_max() as usize
+    }
+
     /// Waits for the broker's answer to `request`, and gives the connection up if none comes.
     ///
     /// lapin has no limit of its own: a broker that stalls after the handshake would be waited

@@ -138,7 +138,7 @@ impl Pipeline {
 
     async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
         let mut sending = Sending::new();
-        let frame_max = live.connection.configuration().frame_max() as usize;
+        let frame_max = live.frame_max();
         let mut gone = pin!(live.gone());
         loop {
             self.hand_over(channel, &mut sending, frame_max);
@@ -347,7 +347,7 @@ impl Envelope {
         let routing_key = short("the routing key", &publish.routing_key).map_err(invalid)?;
         let (properties, size) = to_properties(&publish.message.properties).map_err(invalid)?;
         // They travel in one frame, and a larger one would end the connection.
-        if size > frame_max.saturating_sub(64) {
+        if size > frame_max {
             return Err(PublishError::TooLarge { size, max: frame_max });
         }
         Ok(Self { exchange, routing_key, properties })

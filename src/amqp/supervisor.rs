@@ -69,6 +69,7 @@ async fn keep(shared: &Shared, first: Opened, held: &mut Option<Socket>) -> Erro
         epoch += 1;
         shared.url.store(url, Ordering::Relaxed);
         let live = Live::new(epoch, connection, shared.options.answer_timeout);
+        shared.frame_max.store(live.frame_max(), Ordering::Relaxed);
         let mut events = Box::pin(live.connection.events_listener());
         if let Err(error) = redeclare(shared, &live).await {
             debug!(%error, "connection lost while declaring");

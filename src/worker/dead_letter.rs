@@ -1,7 +1,9 @@
 //! What a message looks like when it is parked in `<queue>.dead`: itself, and why it is there.
 
+use tracing::error;
+
 use crate::amqp::{Publish, topology};
-use crate::protocol::{Map, Message, Value};
+use crate::protocol::{Map, Message, Properties, Value};
 use crate::task::Request;
 
 /// Why a message was parked.
@@ -18,36 +20,121 @@ pub(super) struct Reason {
 /// The body and everything that the sender wrote stay as they are, so that the message can be
 /// put back. Parked messages do not expire: the sender's `expiration` is taken off and kept in a
 /// header. A header of an earlier parking is replaced.
-pub(super) fn park(mut message: Message, reason: &Reason, request: &Request) -> Publish {
-    let source = &request.delivery_info;
+///
+/// All headers travel in one frame. Where the sender's leave no room, `fits` says so, and ours are
+/// cut down to the reason, then left out. A message that was delivered fits without them, unless
+/// the broker or the conversion of a type made it larger; only then are the sender's largest
+/// headers left out, because a message that cannot be parked would come back for ever.
+pub(super) fn park(
+    mut message: Message,
+    reason: &Reason,
+    request: &Request,
+    fits: impl Fn(&Properties) -> bool,
+) -> Publish {
     let properties = &mut message.properties;
-    let mut headers: Map = properties.headers.take().unwrap_or_default();
+    let mut own: Map = properties.headers.take().unwrap_or_default();
     // The broker refuses to route in circles what carries the trace of an earlier death.
     for trace in
         ["x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"]
     {
-        headers.remove(trace);
+        own.remove(trace);
     }
-    let attempts = headers.get("x-delivery-count").and_then(Value::as_i64);
+    let expiration = properties.expiration.take();
+    let story = story(reason, request, &own, expiration);
+    properties.delivery_mode = Some(Properties::PERSISTENT);
+    let brief = Map::from_iter([("dead_reason", Value::from(reason.word))]);
+    let mut try_with = |own: &Map, added: &Map| {
+        let mut headers = own.clone();
+        added.iter().for_each(|(key, value)| headers.insert(key.to_owned(), value.clone()));
+        properties.headers = Some(headers);
+        fits(properties)
+    };
+    if ![&story, &brief, &Map::new()].iter().any(|added| try_with(&own, added)) {
+        let mut kept: Vec<(&str, &Value)> = own.iter().collect();
+        kept.sort_by_key(|(key, value)| key.len() + weight(value));
+        let owned = |(key, value): &(&str, &Value)| ((*key).to_owned(), (*value).clone());
+        let first = |count: usize| kept.iter().take(count).map(owned).collect::<Map>();
+        let counts: Vec<usize> = (0..=kept.len()).collect();
+        // The largest count that fits; with nothing kept, nothing but the body is left to fit.
+        let count = counts.partition_point(|count| try_with(&first(*count), &brief));
+        try_with(&first(count.saturating_sub(1)), &brief);
+        let dropped: Vec<&str> =
+            kept.iter().skip(count.saturating_sub(1)).map(|(key, _)| *key).collect();
+        error!(task_id = request.id, ?dropped, "headers left out, they do not fit a frame");
+    }
+    Publish::new("", topology::parking_queue(&request.delivery_info.queue), message)
+}
+
+/// The headers that tell why, where and when.
+fn story(reason: &Reason, request: &Request, own: &Map, expiration: Option<String>) -> Map {
+    let source = &request.delivery_info;
+    let attempts = own.get("x-delivery-count").and_then(Value::as_i64);
     let attempts = attempts.unwrap_or_else(|| source.redelivered.into()).saturating_add(1);
-    headers.insert("dead_reason", reason.word);
-    headers.insert("dead_error", shortened(&reason.error));
-    headers.insert("dead_queue", source.queue.as_str());
-    headers.insert("dead_exchange", source.exchange.as_str());
-    headers.insert("dead_routing_key", source.routing_key.as_str());
-    headers.insert("dead_worker", request.hostname.as_str());
-    headers.insert("dead_attempts", attempts);
-    headers.insert("dead_time", jiff::Timestamp::now().to_string());
-    if let Some(expiration) = properties.expiration.take() {
-        headers.insert("dead_expiration", expiration);
+    let mut story = Map::new();
+    story.insert("dead_reason", reason.word);
+    story.insert("dead_error", shortened(&reason.error));
+    story.insert("dead_queue", source.queue.as_str());
+    story.insert("dead_exchange", source.exchange.as_str());
+    story.insert("dead_routing_key", source.routing_key.as_str());
+    story.insert("dead_worker", request.hostname.as_str());
+    story.insert("dead_attempts", attempts);
+    story.insert("dead_time", jiff::Timestamp::now().to_string());
+    if let Some(expiration) = expiration {
+        story.insert("dead_expiration", expiration);
     }
-    properties.headers = Some(headers);
-    properties.delivery_mode = Some(2);
-    Publish::new("", topology::parking_queue(&source.queue), message)
+    story
+}
+
+/// Roughly the bytes of a header's value.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) | Value::BigInt(text) | Value::Tagged(_, text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Map(map) => map.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => 9,
+    }
 }
 
 /// A header table must fit one AMQP frame, together with the sender's headers.
 fn shortened(error: &str) -> String {
     const CHARS_MAX: usize = 1024;
     error.chars().take(CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The headers of a message with headers of these sizes, parked where a frame takes `max`.
+    fn parked(sizes: &[usize], max: usize) -> Map {
+        let names = ["a", "b", "c"];
+        let of = |size: &usize| Value::from("x".repeat(*size));
+        let headers: Map = names.into_iter().zip(sizes.iter().map(of)).collect();
+        let mut message = Message { body: b"body".to_vec(), ..Message::default() };
+        message.properties.headers = Some(headers);
+        message.properties.expiration = Some("1000".to_owned());
+        let reason = Reason { word: "body", error: "it is not a task".to_owned() };
+        let size = |headers: &Map| {
+            headers.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>()
+        };
+        let fits = |properties: &Properties| properties.headers.as_ref().map(size) <= Some(max);
+        let publish = park(message, &reason, &Request::default(), fits);
+        assert_eq!(publish.message.body, b"body");
+        assert_eq!(publish.message.properties.expiration, None);
+        publish.message.properties.headers.unwrap()
+    }
+
+    #[test]
+    fn the_reason_takes_only_the_room_that_the_sender_leaves() {
+        let keys =
+            |headers: &Map| headers.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
+        let all = parked(&[100, 200, 300], 10_000);
+        assert_eq!(all.len(), 3 + 9);
+        assert_eq!(all.get("dead_expiration").and_then(Value::as_str), Some("1000"));
+        assert_eq!(keys(&parked(&[100, 200, 300], 650)), ["a", "b", "c", "dead_reason"]);
+        assert_eq!(keys(&parked(&[100, 200, 300], 603)), ["a", "b", "c"]);
+        assert_eq!(keys(&parked(&[100, 300, 200], 602)), ["a", "c", "dead_reason"]);
+        assert_eq!(keys(&parked(&[100, 300, 200], 20)), ["dead_reason"]);
+    }
 }

@@ -18,7 +18,7 @@ use super::report::report;
 use super::running::Crew;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::{PublishError, SettleToken, layout};
-use crate::protocol::{Exception, ResultMeta, TaskState};
+use crate::protocol::{Exception, Properties, ResultMeta, TaskState};
 use crate::task::{Outcome, Request};
 
 /// Requests that are settled together at most.
@@ -117,7 +117,8 @@ async fn settle(burst: Vec<Finished>, crew: &Crew) {
         let before = publishes.len();
         if let Some(reason) = &park {
             warn_parked(&request, reason);
-            publishes.push(dead_letter::park(message, reason, &request));
+            let fits = |it: &Properties| crew.client.connection().carries(it);
+            publishes.push(dead_letter::park(message, reason, &request, fits));
         }
         publishes.extend(result.and_then(|meta| report(&request, meta, crew.client.config())));
         let effects = publishes.len() - before;

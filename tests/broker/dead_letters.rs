@@ -1,7 +1,7 @@
 //! Messages that cannot be run: they are parked with the reason, and the worker goes on.
 
 use celeriac::Value;
-use celeriac::amqp::{Consumer, ConsumerOptions, Publish, Publisher, QueueSpec};
+use celeriac::amqp::{Consumer, ConsumerOptions, Publish, PublishError, Publisher, QueueSpec};
 use celeriac::protocol::{
     CallOptions, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
 };
@@ -168,6 +168,37 @@ async fn a_bad_message_that_nobody_waits_for_is_parked_too() {
     publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
     let parked = parked(&bundle, 1).pop().unwrap();
     assert_eq!(parked.payload, b"hello");
+    stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_headers_fill_a_frame_is_parked_too() {
+    let bundle = Bundle::new("full").await;
+    let publisher = Publisher::new(bundle.client.connection());
+    let padded = |size: usize| {
+        let headers = [("pad", Value::from("x".repeat(size)))].into_iter().collect();
+        let mut message = Message { body: b"hello".to_vec(), ..Message::default() };
+        message.properties.headers = Some(headers);
+        message.properties.delivery_mode = Some(2);
+        Publish::new("", "celeriac", message)
+    };
+    let refused = publisher.publish(padded(1 << 20)).await.unwrap_err();
+    let PublishError::TooLarge { size, max } = refused else { panic!("{refused:?}") };
+    let full = (1 << 20) - (size - max);
+    let worker = bundle.worker().await;
+    for room in [0, 40, 2000] {
+        publisher.publish(padded(full - room)).await.unwrap();
+    }
+    assert!(publisher.publish(padded(full + 1)).await.is_err());
+    let parked = parked(&bundle, 3);
+    for message in &parked {
+        assert_eq!(message.payload, b"hello");
+        assert!(message.header("pad").is_some());
+    }
+    let counts = ["dead_reason", "dead_error"]
+        .map(|key| parked.iter().filter(|message| message.header(key).is_some()).count());
+    assert_eq!(counts, [2, 1], "as much of the reason as there is room for");
     stop(worker).await;
     bundle.settled();
 }
