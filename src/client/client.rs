@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::compose::{Composed, Surroundings, compose};
-use super::{Config, ConnectError, Lineage, SendError, Signature};
+use super::{Config, ConnectError, Lineage, SendError, Signature, span};
 use crate::amqp;
 use crate::amqp::layout;
 use crate::amqp::topology;
@@ -78,8 +78,10 @@ impl Client {
         let wanted = wants_result(&signature, &self.shared.config);
         let inbox = self.inbox_for(wanted).await.map_err(SendError::ReplyQueue)?;
         let composed = compose(signature, self.surroundings(inbox))?;
+        let span = span::send(&composed);
         let (pending, publish) = Pending::register(composed, inbox);
-        pending.settle(self.shared.publisher.publish(publish).await)
+        let publisher = &self.shared.publisher;
+        async { pending.settle(publisher.publish(publish).await) }.instrument(span).await
     }
 
     /// Sends many calls, with one outcome for each, in the same order.
@@ -91,6 +93,14 @@ impl Client {
         signatures: impl IntoIterator<Item = Signature<T>>,
     ) -> Vec<Result<AsyncResult<T>, SendError>> {
         let signatures: Vec<_> = signatures.into_iter().collect();
+        let span = span::send_all(signatures.len());
+        self.send_each(signatures).instrument(span).await
+    }
+
+    async fn send_each<T>(
+        &self,
+        signatures: Vec<Signature<T>>,
+    ) -> Vec<Result<AsyncResult<T>, SendError>> {
         let wanted = signatures.iter().any(|it| wants_result(it, &self.shared.config));
         let inbox = match self.inbox_for(wanted).await {
             Ok(inbox) => inbox,

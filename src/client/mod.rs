@@ -18,6 +18,7 @@ mod ping;
 mod queues;
 mod route;
 mod signature;
+mod span;
 
 pub use client::Client;
 pub(crate) use client::connection_options;
