@@ -15,6 +15,7 @@ Exit codes:
   3  the broker cannot be reached
   4  no result within the timeout
   5  not sent: no such queue, too large, or refused by the broker
+  130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
 
 const EXAMPLES: &str = "\
@@ -57,6 +58,7 @@ Exit codes:
   3  the broker cannot be reached
   4  no result within the timeout
   5  not sent: no such queue, too large, or refused by the broker
+  130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
 
 /// Sends tasks to Celeriac and Celery workers over RabbitMQ.

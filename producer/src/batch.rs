@@ -5,11 +5,13 @@
 //! before many others are taken, and no more than some [`WAITING_MAX`] results are awaited.
 
 use std::io::{self, Write};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use celeriac::client::SendError;
 use celeriac::protocol::{Map, Value};
 use celeriac::{AsyncResult, Client, Config, Signature, cli};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::args::{CallArgs, Common};
@@ -52,36 +54,7 @@ pub(crate) async fn run(common: &Common, args: &CallArgs) -> Result<Exit, Failur
         worst: Exit::Success,
     };
 
-    let mut chunk = Vec::with_capacity(CHUNK_MAX);
-    let outcome = loop {
-        tokio::select! {
-            taken = lines.recv_many(&mut chunk, CHUNK_MAX), if batch.has_room() => {
-                if taken == 0 {
-                    break batch.finish().await;
-                }
-                let whole: io::Result<Vec<Line>> = chunk.drain(..).collect();
-                match whole {
-                    Ok(lines) => batch.send(lines),
-                    Err(error) => break Err(unreadable(&error)),
-                }
-            }
-            Some(confirmed) = batch.sending.join_next(), if !batch.sending.is_empty() => {
-                if let Err(failure) = batch.confirmed(confirmed) {
-                    break Err(failure);
-                }
-            }
-            Some(ended) = batch.waiting.join_next(), if !batch.waiting.is_empty() => {
-                if let Err(failure) = batch.ended(ended) {
-                    break Err(failure);
-                }
-            }
-            // If the signal cannot be heard, its default ends the process.
-            Ok(()) = tokio::signal::ctrl_c() => {
-                batch.worst = Exit::Interrupted;
-                break Ok(());
-            }
-        }
-    };
+    let outcome = batch.run(&mut lines, unreadable).await;
     batch.summarise();
     batch.client.close().await;
     outcome.map(|()| batch.worst)
@@ -120,6 +93,44 @@ struct Ended {
 }
 
 impl Batch {
+    /// Sends all lines, and waits until nothing is under way any more or Ctrl-C is pressed.
+    async fn run(
+        &mut self,
+        lines: &mut mpsc::Receiver<io::Result<Line>>,
+        unreadable: impl Fn(&io::Error) -> Failure,
+    ) -> Result<(), Failure> {
+        // One listener for the whole run: a signal between two of them would be lost.
+        let mut interrupt = pin!(interrupted());
+        let mut chunk = Vec::with_capacity(CHUNK_MAX);
+        let mut reading = true;
+        loop {
+            if !reading && self.sending.is_empty() && self.waiting.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                taken = lines.recv_many(&mut chunk, CHUNK_MAX), if reading && self.has_room() => {
+                    reading = taken > 0;
+                    let whole: io::Result<Vec<Line>> = chunk.drain(..).collect();
+                    match whole {
+                        Ok(lines) if lines.is_empty() => {}
+                        Ok(lines) => self.send(lines),
+                        Err(error) => return Err(unreadable(&error)),
+                    }
+                }
+                Some(confirmed) = self.sending.join_next(), if !self.sending.is_empty() => {
+                    self.confirmed(confirmed)?;
+                }
+                Some(ended) = self.waiting.join_next(), if !self.waiting.is_empty() => {
+                    self.ended(ended)?;
+                }
+                () = &mut interrupt => {
+                    self.worst = Exit::Interrupted;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.sending.len() < SENDING_MAX && self.waiting.len() < WAITING_MAX
     }
@@ -158,17 +169,6 @@ impl Batch {
             }
         }
         self.progress.advance(bytes, &self.counts);
-        Ok(())
-    }
-
-    /// Waits for everything that is under way.
-    async fn finish(&mut self) -> Result<(), Failure> {
-        while let Some(confirmed) = self.sending.join_next().await {
-            self.confirmed(confirmed)?;
-        }
-        while let Some(ended) = self.waiting.join_next().await {
-            self.ended(ended)?;
-        }
         Ok(())
     }
 
@@ -260,5 +260,12 @@ impl Batch {
         };
         // If standard error is gone, there is nobody to tell.
         let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+}
+
+/// Completes when Ctrl-C is pressed; if that cannot be heard, its default ends the process.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -92,7 +92,8 @@ impl Call {
         }
         let priority = options.get("priority").unwrap_or(&Value::Null);
         if !priority.is_null() && !priority.as_i64().is_some_and(|it| (0..=255).contains(&it)) {
-            return Err("priority must be a whole number from 0 to 255".to_owned());
+            let found = to_json(priority);
+            return Err(format!("priority must be a whole number from 0 to 255, not {found}"));
         }
         let options = CallOptions::from_map(options).map_err(|error| cli::sentence(&error))?;
         // The library keeps the names of serializers that it does not speak; here they are slips.

@@ -259,9 +259,10 @@ fn expires(value: Value) -> Result<Expires, Error> {
 }
 
 fn priority(value: &Value) -> Result<Option<u8>, Error> {
-    // Celery passes any number on; the property has one byte.
-    let number = fields::integer("priority", value)?;
-    Ok(number.map(|number| number.clamp(0, u8::MAX.into()) as u8))
+    let Some(found) = fields::integer("priority", value)? else { return Ok(None) };
+    // The property has one byte. Celery refuses the same numbers, when it publishes.
+    let wrong = |_| Error::OutOfRange { field: "priority", expected: "from 0 to 255", found };
+    u8::try_from(found).map(Some).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -321,7 +322,7 @@ mod tests {
         let naive = read(marked).unwrap().eta;
         assert_eq!(naive.map(date::format).as_deref(), Some("2030-01-02T03:04:05+00:00"));
         assert_eq!(read(r#"{"countdown": -1}"#).unwrap().countdown, Some(Duration::ZERO));
-        assert_eq!(read(r#"{"priority": 1000}"#).unwrap().priority, Some(255));
+        assert_eq!(read(r#"{"priority": 255.0}"#).unwrap().priority, Some(255));
     }
 
     #[test]
@@ -331,6 +332,8 @@ mod tests {
             (r#"{"countdown": 1e300}"#, "'countdown' must be a number of seconds, not float"),
             (r#"{"countdown": NaN}"#, "'countdown' must be a number of seconds, not float"),
             (r#"{"eta": "soon"}"#, "'soon' is not a date in ISO 8601"),
+            (r#"{"priority": 256}"#, "'priority' must be from 0 to 255, not 256"),
+            (r#"{"priority": -1}"#, "'priority' must be from 0 to 255, not -1"),
             (r#"{"task_id": 5}"#, "'task_id' must be text, not int"),
             (r#"{"chord": 5}"#, "'signature' must be a dict, not int"),
         ];

@@ -65,6 +65,16 @@ pub enum Error {
         /// The type that was found, in Python's words.
         found: &'static str,
     },
+    /// A number that its place has no room for.
+    #[error("'{field}' must be {expected}, not {found}")]
+    OutOfRange {
+        /// Its name.
+        field: &'static str,
+        /// The range that was expected.
+        expected: &'static str,
+        /// The number that was found.
+        found: i64,
+    },
     /// A text does not fit the place that AMQP gives it.
     #[error("'{field}' has {length} bytes, but at most {max} fit")]
     TooLong {
