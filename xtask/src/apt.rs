@@ -30,6 +30,11 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     })
 }
 
+/// Whether this user may install packages here without being asked.
+pub(crate) fn may_install() -> bool {
+    !matches!(privilege(), Privilege::None)
+}
+
 enum Privilege {
     Root,
     Sudo,

@@ -23,9 +23,6 @@ pub const TEST_BROKER_URL: &str = "CELERIAC_TEST_BROKER_URL";
 /// The management API of that broker.
 pub const TEST_MANAGEMENT_URL: &str = "CELERIAC_TEST_MANAGEMENT_URL";
 
-const ADVICE: &str = "no RabbitMQ was found: set CELERIAC_BROKER_URL, start one on localhost:5672 \
-    with its management plugin, start Docker, or run `sudo apt-get install rabbitmq-server`";
-
 /// A RabbitMQ that answers.
 #[derive(Debug)]
 pub struct Broker {
@@ -86,9 +83,7 @@ impl Broker {
 
     /// The private node of this checkout, whatever else there is.
     pub fn private_node() -> Result<Self> {
-        let lease = shared::lease(|| {
-            Installation::find_or_install().map_err(|error| Error::while_doing(ADVICE, error))
-        })?;
+        let lease = shared::lease(Installation::find_or_install)?;
         Ok(Self {
             url: AmqpUrl::parse(&lease.state.url)?,
             management_url: lease.state.management_url.clone(),
@@ -149,7 +144,7 @@ impl Broker {
         if !reachable(&broker.url) {
             return Err(Error::new(format!("{BROKER_URL}: {} does not answer", broker.url)));
         }
-        if !broker.management().answers() {
+        if !broker.management().answers_administrator() {
             return Err(Error::new(format!(
                 "the management API of {} does not answer at {}, and tests create virtual hosts \
                  through it: run `rabbitmq-plugins enable rabbitmq_management`, give the user the \
@@ -161,24 +156,35 @@ impl Broker {
     }
 
     fn on_localhost(started_by_us: bool) -> Result<Option<Self>> {
-        let url = AmqpUrl::parse("amqp://guest:guest@localhost:5672/")?;
+        let url = AmqpUrl::parse("amqp://localhost:5672/")?;
         if !reachable(&url) {
             return Ok(None);
         }
         let management_url = variable(MANAGEMENT_URL).unwrap_or_else(|| url.management_guess());
-        let origin = Origin::Localhost;
-        let broker = Self { url, management_url, started_by_us, origin, lease: None };
-        if broker.management().answers() {
-            return Ok(Some(broker));
-        }
-        if !started_by_us {
+        let found = Self::with_one_of(&local_users(), &url, &management_url);
+        if found.is_none() && !started_by_us {
             note(&format!(
                 "the RabbitMQ on localhost:5672 is not used: its management API does not answer \
-                 guest at {}",
-                broker.management_url
+                 guest or the user of compose.yaml as an administrator at {management_url}"
             ));
         }
-        Ok(None)
+        Ok(found.map(|broker| Self { started_by_us, ..broker }))
+    }
+
+    /// The broker at `url`, as the first of these users who is an administrator of it.
+    fn with_one_of(
+        users: &[(String, String)],
+        url: &AmqpUrl,
+        management_url: &str,
+    ) -> Option<Self> {
+        let brokers = users.iter().map(|(user, password)| Self {
+            url: url.with_user(user, password),
+            management_url: management_url.to_owned(),
+            started_by_us: false,
+            origin: Origin::Localhost,
+            lease: None,
+        });
+        brokers.into_iter().find(|broker| broker.management().answers_administrator())
     }
 
     fn of_compose() -> Result<Self> {
@@ -197,6 +203,14 @@ impl Broker {
             }
         }
     }
+}
+
+/// Who may be known to a broker on this machine, with passwords: everybody's guest, and the user
+/// of `compose.yaml`, where there is no guest.
+fn local_users() -> [(String, String); 2] {
+    let of_compose = |name| variable(name).unwrap_or_else(|| "celeriac".to_owned());
+    let guest = "guest".to_owned();
+    [(guest.clone(), guest), (of_compose("RABBITMQ_USER"), of_compose("RABBITMQ_PASSWORD"))]
 }
 
 /// Whether the other end answers AMQP's greeting as RabbitMQ does.
@@ -223,4 +237,31 @@ fn reachable(url: &AmqpUrl) -> bool {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PrivateNode;
+
+    #[test]
+    fn a_broker_without_guest_is_used_as_the_user_of_the_compose_file() {
+        let node = PrivateNode::start().unwrap();
+        for command in [
+            &["add_user", "celeriac", "celeriac"][..],
+            &["set_permissions", "celeriac", ".*", ".*", ".*"],
+            &["delete_user", "guest"],
+        ] {
+            node.rabbitmqctl(command).unwrap();
+        }
+        let url = AmqpUrl::parse(node.url()).unwrap();
+        let management_url = node.management().base().to_owned();
+        let found = || Broker::with_one_of(&local_users(), &url, &management_url);
+        assert!(found().is_none(), "who may not create virtual hosts is of no use");
+        node.rabbitmqctl(&["set_user_tags", "celeriac", "administrator"]).unwrap();
+        let broker = found().unwrap();
+        assert_eq!(broker.url.user, "celeriac");
+        let vhost = crate::TestVhost::create_on(&broker.url, broker.management(), "compose");
+        assert!(vhost.unwrap().url().contains("celeriac:celeriac@"));
+    }
 }

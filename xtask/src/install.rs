@@ -5,7 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Result, apt};
+use crate::{Error, Result, apt};
+
+const ADVICE: &str = "no RabbitMQ was found: set CELERIAC_BROKER_URL, start one on localhost:5672 \
+    with its management plugin, start Docker, or run `sudo apt-get install rabbitmq-server`";
 
 const DIRECTORIES: [&str; 3] =
     ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/lib/rabbitmq/sbin"];
@@ -32,16 +35,20 @@ impl Installation {
         if let Some(found) = Self::find() {
             return Ok(found);
         }
+        if !apt::may_install() {
+            return Err(Error::new(ADVICE));
+        }
         // The package also starts a node of the system, and calls it a failure when that does
         // not work, as in a container. Only the files matter here.
         let outcome = apt::install(&["rabbitmq-server"]);
         match Self::find() {
             Some(found) => Ok(found),
-            None => Err(outcome.err().unwrap_or_else(|| {
-                crate::Error::new(
-                    "the package rabbitmq-server brought no scripts to /usr/lib/rabbitmq/bin",
-                )
-            })),
+            None => Err(Error::while_doing(
+                ADVICE,
+                outcome.err().unwrap_or_else(|| {
+                    Error::new("the package brought no scripts to /usr/lib/rabbitmq/bin")
+                }),
+            )),
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::{Error, Result};
 // The API answers in milliseconds unless the node is starting or dying.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+// The tag of users who may do everything.
+const ADMINISTRATOR: &str = "administrator";
+
 /// The management API of one broker, as one user.
 #[derive(Clone)]
 pub struct Management {
@@ -57,6 +60,17 @@ impl Management {
     /// Whether the API answers this user.
     pub fn answers(&self) -> bool {
         self.get(&["whoami"]).is_ok_and(|answer| answer.is_some())
+    }
+
+    /// Whether the API answers this user, who may create virtual hosts.
+    pub fn answers_administrator(&self) -> bool {
+        let Ok(Some(whoami)) = self.get(&["whoami"]) else { return false };
+        match &whoami["tags"] {
+            // RabbitMQ before 3.9 wrote them with commas.
+            Value::String(tags) => tags.split(',').any(|tag| tag.trim() == ADMINISTRATOR),
+            Value::Array(tags) => tags.iter().any(|tag| tag == ADMINISTRATOR),
+            _ => false,
+        }
     }
 
     /// `GET /api/…`; `None` when it is not there.

@@ -63,6 +63,11 @@ impl AmqpUrl {
         })
     }
 
+    /// The same broker, another user.
+    pub(crate) fn with_user(&self, user: &str, password: &str) -> Self {
+        Self { user: user.to_owned(), password: password.to_owned(), ..self.clone() }
+    }
+
     /// The same broker, another virtual host.
     pub fn with_vhost(&self, vhost: &str) -> Self {
         Self { vhost: vhost.to_owned(), ..self.clone() }
