@@ -8,7 +8,7 @@ use celeriac::amqp::{
     BrokerUrl, Connection, ConnectionOptions, ConnectionState, Consumer, ConsumerOptions, Error,
     PublishError, Publisher, QueueSpec, RetryPolicy, Topology, WhenUnknown,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use xtask::{NodeOptions, PrivateNode, TestVhost};
@@ -24,6 +24,7 @@ async fn everything_arrives_although_connections_are_cut() {
     let consumer = ConsumerOptions::new([queue]).prefetch(500);
     let (mut deliveries, handle) = within(Consumer::start(&consuming, consumer)).await.unwrap();
     let (publishing, stop) = publish_until_stopped(&setup.connection);
+    let (progress, mut seen_so_far) = watch::channel(0);
     let reading = tokio::spawn(async move {
         let (mut seen, mut burst) = (BTreeSet::new(), Vec::new());
         while deliveries.next_burst(&mut burst).await {
@@ -31,6 +32,7 @@ async fn everything_arrives_although_connections_are_cut() {
                 seen.insert(number(&delivery));
                 delivery.token.ack();
             }
+            progress.send_replace(seen.len() as u32);
         }
         seen
     });
@@ -41,8 +43,10 @@ async fn everything_arrives_although_connections_are_cut() {
     }
     stop.cancel();
     let count = within(publishing).await.unwrap();
-    setup.wait_for_depth("q", 0, 0);
+    // Not the depth of the queue, whose figures lag behind on a busy machine.
+    within(seen_so_far.wait_for(|seen| *seen >= count)).await.unwrap();
     within(handle.close()).await;
+    setup.wait_for_depth("q", 0, 0);
     let seen = within(reading).await.unwrap();
     assert_eq!(seen.len() as u32, count, "the highest is {:?}", seen.last());
 }
