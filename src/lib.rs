@@ -32,6 +32,7 @@
 //! |---|---|
 //! | write tasks | [`macro@task`], [`Context`], [`State`], [`TaskError`] |
 //! | call tasks | [`Client`], [`Signature`], [`AsyncResult`], [`blocking`] |
+//! | make workflows of them | [`chain`], [`group`], [`chord`], [`Workflow`], [`GroupResult`] |
 //! | run tasks | [`Worker`], and `cli` (feature `cli`) for a command line |
 //! | set it up | [`App`], [`Config`] |
 
@@ -48,9 +49,10 @@ pub mod worker;
 
 pub use app::{App, AppBuilder};
 pub use celeriac_macros::task;
+pub use client::canvas::{Chain, Chord, Group, Workflow, chain, chord, group};
 pub use client::{Client, Config, SendError, Signature, blocking};
 pub use protocol::Value;
-pub use results::{AsyncResult, ResultError, TaskFailure};
+pub use results::{AnyResult, AsyncResult, GroupResult, ResultError, TaskFailure};
 pub use task::{Context, State, TaskError, TaskResult};
 pub use worker::Worker;
 
@@ -60,8 +62,11 @@ pub mod __private {
     pub use futures::future::BoxFuture;
     pub use inventory;
 
+    pub use crate::client::canvas::{Immutable, Takes};
     pub use crate::protocol::Serializer;
-    pub use crate::task::expansion::{Fallible, finish, finish_result, open, signature};
+    pub use crate::task::expansion::{
+        Fallible, chunks, finish, finish_result, open, signature, starmap,
+    };
     pub use crate::task::name::{dotted, dotted_len, text};
     pub use crate::task::{
         Acks, Context, Invocation, Param, Run, StateType, Submitted, TaskDef, TaskOptions,

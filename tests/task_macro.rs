@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use celeriac::client::canvas::Step;
 use celeriac::protocol::{Map, Serializer, Value};
 use celeriac::task::{
     Acks, Environment, Invocation, Registry, Request, Run, StateMap, TaskDef, TaskErrorKind,
@@ -253,4 +254,27 @@ fn a_registry_without_the_state_names_task_place_and_type() {
             shop::charge::def().file,
         )
     );
+}
+
+#[test]
+fn signatures_for_workflows_leave_the_first_argument_open_or_ignore_what_came_before() {
+    let partial = shop::add::partial(2).into_data().unwrap();
+    assert_eq!((partial.args, partial.immutable), (ints([2]), false));
+    let fixed = shop::add::si(1, 2).into_data().unwrap();
+    assert_eq!((fixed.args, fixed.immutable), (ints([1, 2]), true));
+    // Options of the task stay.
+    let pay = shop::charge::partial(None, 3);
+    assert_eq!(pay.options().queue.as_deref(), Some("payments"));
+}
+
+#[test]
+fn many_items_are_one_call_or_a_group_of_some() {
+    let map = shop::add::starmap([(1, 2), (3, 4)]).into_data().unwrap();
+    assert_eq!((&*map.task, map.immutable), ("celery.starmap", true));
+    let items = Value::Array(vec![Value::Array(ints([1, 2])), Value::Array(ints([3, 4]))]);
+    assert_eq!(map.kwargs.get("it"), Some(&items));
+    let task = map.kwargs.get("task").and_then(Value::as_map).unwrap();
+    assert_eq!(task.get("task"), Some(&Value::from(shop::add::NAME)));
+    let chunks = shop::add::chunks((0..5).map(|x| (x, x)), 2).into_canvas().unwrap();
+    assert_eq!(chunks.parts().len(), 3);
 }

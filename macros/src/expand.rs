@@ -25,18 +25,19 @@ pub(crate) fn function(function: &ItemFn) -> TokenStream {
     }
 }
 
-/// The type with `NAME`, `s`, `delay` and `def`, and the registration.
+/// The type with `NAME`, `s` and its relatives, `delay` and `def`, and the registration.
 pub(crate) fn task(task: &Task) -> TokenStream {
     let Task { conditions, visibility, ident, .. } = task;
     let function = ident.unraw().to_string();
     let name = name(task, &function);
     let out = out(&task.output);
     let wire = task.params.iter().filter_map(|param| match param {
-        Param::Wire { ident, ty, .. } => Some((ident, ty)),
+        Param::Wire { ident, ty, .. } => Some((ident, &**ty)),
         Param::Context { .. } | Param::State { .. } => None,
     });
     let (idents, types): (Vec<_>, Vec<_>) = wire.unzip();
     let definition = definition(task, &function);
+    let waiting = waiting(visibility, &out, &idents, &types);
     // Out of reach for parameters of the same name.
     let client = Ident::new("client", Span::mixed_site());
     let about = format!("The task [`{function}`](fn@{ident}): names it, calls it, describes it.");
@@ -58,6 +59,15 @@ pub(crate) fn task(task: &Task) -> TokenStream {
                 ::celeriac::__private::signature(Self::def())#(.arg(#idents))*
             }
 
+            /// A call of the task that ignores the result of the step before, in a workflow.
+            #visibility fn si(
+                #(#idents: #types),*
+            ) -> ::celeriac::Signature<#out, ::celeriac::__private::Immutable> {
+                Self::s(#(#idents),*).si()
+            }
+
+            #waiting
+
             /// Sends a call of the task, with its default options.
             #visibility async fn delay(
                 #client: &::celeriac::Client,
@@ -75,6 +85,59 @@ pub(crate) fn task(task: &Task) -> TokenStream {
         #(#conditions)*
         ::celeriac::__private::inventory::submit! {
             ::celeriac::__private::Submitted(#ident::def())
+        }
+    }
+}
+
+/// Elements of a tuple that serde writes, at most.
+const TUPLE_MAX: usize = 16;
+
+/// The calls that leave arguments open: `partial`, `starmap` and `chunks`.
+fn waiting(
+    visibility: &syn::Visibility,
+    out: &TokenStream,
+    idents: &[&Ident],
+    types: &[&Type],
+) -> TokenStream {
+    let (Some(first), Some(idents), Some(rest)) = (types.first(), idents.get(1..), types.get(1..))
+    else {
+        return TokenStream::new();
+    };
+    let partial = quote! {
+        /// A call of the task whose first argument is the result of the step before, in a
+        /// workflow.
+        #visibility fn partial(
+            #(#idents: #rest),*
+        ) -> ::celeriac::Signature<#out, ::celeriac::__private::Takes<#first>> {
+            ::celeriac::__private::signature(Self::def())#(.arg(#idents))*.partial()
+        }
+    };
+    if types.len() > TUPLE_MAX {
+        return partial;
+    }
+    quote! {
+        #partial
+
+        /// One task that calls this one for each of `items`, a tuple of all its arguments.
+        #visibility fn starmap(
+            items: impl ::core::iter::IntoIterator<Item = (#(#types,)*)>,
+        ) -> ::celeriac::Signature<::std::vec::Vec<#out>> {
+            ::celeriac::__private::starmap(
+                ::celeriac::__private::signature::<#out>(Self::def()),
+                items,
+            )
+        }
+
+        /// As `starmap`, in a group of tasks with `size` items each.
+        #visibility fn chunks(
+            items: impl ::core::iter::IntoIterator<Item = (#(#types,)*)>,
+            size: usize,
+        ) -> ::celeriac::Group<::std::vec::Vec<::std::vec::Vec<#out>>> {
+            ::celeriac::__private::chunks(
+                ::celeriac::__private::signature::<#out>(Self::def()),
+                items,
+                size,
+            )
         }
     }
 }
@@ -118,6 +181,7 @@ fn definition(task: &Task, function: &str) -> TokenStream {
         }
         Param::Wire { .. } | Param::Context { .. } => None,
     });
+    let bound = task.params.iter().any(|param| matches!(param, Param::Context { .. }));
     let run = run(task, function);
     let kind = if task.is_async { quote!(Async) } else { quote!(Blocking) };
     // With the span of the name, so that it is the function's line.
@@ -131,6 +195,7 @@ fn definition(task: &Task, function: &str) -> TokenStream {
             line: #line,
             options: #options,
             params: PARAMS,
+            bound: #bound,
             states: &[#(#states),*],
             run: ::celeriac::__private::Run::#kind(run),
         };

@@ -21,6 +21,9 @@ use syn::{ItemFn, parse_macro_input};
 /// the same name (types and functions do not collide), so that for `add`:
 ///
 /// - `add::s(2, 3)` is a signature: a call to be sent, with builder methods for its options;
+/// - `add::partial(3)` and `add::si(2, 3)` are steps of workflows: the first waits for its first
+///   argument, the result of the step before; the second ignores that result;
+/// - `add::starmap([(1, 1), (2, 2)])` and `add::chunks(…, 10)` are calls with many items;
 /// - `add::delay(&client, 2, 3)` sends such a call at once;
 /// - `add::NAME` is the task's name, and `add::def()` its definition.
 ///

@@ -237,6 +237,14 @@ impl Connection {
         }
     }
 
+    /// Declares `topology` once, and forgets it. Waits while the connection is lost.
+    ///
+    /// # Errors
+    /// When the broker refuses, or the connection has ended.
+    pub(crate) async fn declare_for_now(&self, topology: &Topology) -> Result<(), Error> {
+        self.declare_once(topology).await.map(|_| ())
+    }
+
     /// Deletes the queue `name` with all that it holds, and no longer declares it after a
     /// reconnect. Fine when it does not exist.
     ///

@@ -8,6 +8,8 @@
 //! datetime T (whole seconds) | Decimal D (read only) | everything else is text, S
 //! ```
 
+use std::collections::BTreeMap;
+
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
 
@@ -98,13 +100,14 @@ pub(super) fn arguments(map: &Map) -> Result<FieldTable, Error> {
 }
 
 fn table(map: &Map, size: &mut Size) -> Result<FieldTable, Error> {
-    let mut to = FieldTable::default();
+    let mut to = Vec::with_capacity(map.len());
     size.0 += 4;
     for (key, value) in map.iter() {
         size.0 += key.len() + 1;
-        to.insert(short("a header's name", key)?, to_amqp(value, size)?);
+        to.push((short("a header's name", key)?, to_amqp(value, size)?));
     }
-    Ok(to)
+    // Made in one go: our own headers are sorted already, so nothing is looked for.
+    Ok(FieldTable::from(BTreeMap::from_iter(to)))
 }
 
 fn to_amqp(value: &Value, size: &mut Size) -> Result<AMQPValue, Error> {

@@ -57,6 +57,9 @@ pub enum Error {
         /// The client library's words.
         source: Arc<lapin::Error>,
     },
+    /// The broker has ended a consumer: its queue is gone, or has another leader.
+    #[error("the broker cancelled the consumer")]
+    Cancelled,
     /// The broker left a request without an answer, so the connection counts as lost.
     #[error("the broker has not answered within {after:?}")]
     Silent {
@@ -107,6 +110,7 @@ impl Error {
             Self::Refused { code, .. } => *code == CONNECTION_FORCED,
             Self::NoUrl
             | Self::Tls { .. }
+            | Self::Cancelled
             | Self::GivenUp { .. }
             | Self::NameTooLong { .. }
             | Self::Closed => false,
@@ -125,7 +129,8 @@ impl Error {
             Self::ConnectTimeout { .. }
             | Self::Refused { .. }
             | Self::Lost { .. }
-            | Self::Silent { .. } => false,
+            | Self::Silent { .. }
+            | Self::Cancelled => false,
         }
     }
 

@@ -4,13 +4,14 @@
 //! library hands it out with the confirm of another one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::publisher::Parcel;
+use super::publisher::{Parcel, Publish};
 
 /// Publishes in flight, found by their number.
-#[derive(Debug, Default)]
-pub(super) struct Flight {
-    entries: VecDeque<Option<Entry>>,
+#[derive(Debug)]
+pub(super) struct Flight<T> {
+    entries: VecDeque<Option<Entry<T>>>,
     /// The number of the first entry.
     base: u64,
     len: usize,
@@ -18,9 +19,32 @@ pub(super) struct Flight {
 }
 
 #[derive(Debug)]
-struct Entry {
-    parcel: Parcel,
+struct Entry<T> {
+    parcel: T,
     returned: Option<Returned>,
+}
+
+/// What holds one publish.
+pub(super) trait Holds {
+    fn publish(&self) -> &Publish;
+}
+
+impl Holds for Parcel {
+    fn publish(&self) -> &Publish {
+        &self.publish
+    }
+}
+
+impl Holds for Arc<Publish> {
+    fn publish(&self) -> &Publish {
+        self
+    }
+}
+
+impl<T> Default for Flight<T> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), base: 0, len: 0, bytes: 0 }
+    }
 }
 
 /// What the broker said about a message that no queue took.
@@ -40,7 +64,7 @@ pub(super) struct Likeness<'a> {
     pub(super) body: &'a [u8],
 }
 
-impl Flight {
+impl<T: Holds> Flight<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -55,20 +79,20 @@ impl Flight {
     }
 
     /// Adds a publish and tells its number.
-    pub(super) fn push(&mut self, parcel: Parcel) -> u64 {
+    pub(super) fn push(&mut self, parcel: T) -> u64 {
         self.len += 1;
-        self.bytes += parcel.publish.message.body.len();
+        self.bytes += parcel.publish().message.body.len();
         let number = self.base + self.entries.len() as u64;
         self.entries.push_back(Some(Entry { parcel, returned: None }));
         number
     }
 
     /// Takes a publish out that has ended, with what was returned for it.
-    pub(super) fn take(&mut self, number: u64) -> Option<(Parcel, Option<Returned>)> {
+    pub(super) fn take(&mut self, number: u64) -> Option<(T, Option<Returned>)> {
         let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
         let entry = self.entries.get_mut(at)?.take()?;
         self.len -= 1;
-        self.bytes -= entry.parcel.publish.message.body.len();
+        self.bytes -= entry.parcel.publish().message.body.len();
         while let Some(None) = self.entries.front() {
             self.entries.pop_front();
             self.base += 1;
@@ -81,7 +105,7 @@ impl Flight {
     /// Messages that look the same are routed the same, so it does not matter which one it is.
     pub(super) fn mark_returned(&mut self, like: Likeness<'_>, returned: Returned) -> bool {
         let found = self.entries.iter_mut().flatten().find(|entry| {
-            let publish = &entry.parcel.publish;
+            let publish = entry.parcel.publish();
             let properties = &publish.message.properties;
             entry.returned.is_none()
                 && publish.routing_key == like.routing_key
@@ -100,7 +124,7 @@ impl Flight {
     }
 
     /// Empties the flight, oldest first.
-    pub(super) fn drain(&mut self) -> Vec<Parcel> {
+    pub(super) fn drain(&mut self) -> Vec<T> {
         self.base += self.entries.len() as u64;
         (self.len, self.bytes) = (0, 0);
         self.entries.drain(..).flatten().map(|entry| entry.parcel).collect()
@@ -110,7 +134,7 @@ impl Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amqp::publisher::{Publish, Reply};
+    use crate::amqp::publisher::Reply;
     use crate::protocol::Message;
 
     fn parcel(routing_key: &str, body: &[u8]) -> Parcel {

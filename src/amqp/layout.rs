@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::topology::{
     Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, dead_exchange, dead_queue,
-    parking_queue, reply_queue, results_exchange,
+    join_queue, parking_queue, reply_queue, results_exchange,
 };
+use crate::protocol::join::shard_route;
 
 /// How often a message may come back from a worker before the broker dead-letters it: the default
 /// of RabbitMQ 4. A rolling restart returns prefetched messages and counts too, so this must not
@@ -53,6 +54,23 @@ pub(crate) fn working(queues: &[QueueSpec]) -> Topology {
     topology.exchanges.push(ExchangeSpec::durable(results_exchange(), ExchangeKind::Direct));
     for queue in queues {
         topology.queues.push(QueueSpec::quorum(parking_queue(&queue.name)));
+    }
+    topology
+}
+
+/// The queues of join shards, bound to the exchange of results by their routes.
+///
+/// Their arguments are part of the join protocol: no other one may be added.
+pub(crate) fn joining(shards: impl IntoIterator<Item = u32>, kind: QueueKind) -> Topology {
+    let mut topology = dead_letters();
+    topology.exchanges.push(ExchangeSpec::durable(results_exchange(), ExchangeKind::Direct));
+    for shard in shards {
+        let mut queue = QueueSpec { kind, ..QueueSpec::quorum(join_queue(shard)) };
+        queue.arguments.insert("x-single-active-consumer", true);
+        queue.arguments.insert("x-dead-letter-exchange", dead_exchange());
+        let binding = Binding::queue(&*queue.name, results_exchange(), shard_route(shard));
+        topology.queues.push(queue);
+        topology.bindings.push(binding);
     }
     topology
 }

@@ -12,6 +12,7 @@ mod consumer;
 mod convert;
 mod declare;
 mod dial;
+mod envelope;
 mod error;
 mod flight;
 mod greeting;
@@ -20,6 +21,7 @@ pub(crate) mod layout;
 mod live;
 mod pipeline;
 mod publisher;
+mod session;
 mod settle;
 mod supervisor;
 pub mod topology;
@@ -32,6 +34,7 @@ pub use greeting::{ServerIdentity, greeting};
 pub use publisher::{
     Publish, PublishError, Publisher, PublisherOptions, WhenUnknown, WhenUnroutable,
 };
+pub use session::{Session, SessionDelivery, SessionEvent, SessionOptions};
 pub use settle::SettleToken;
 pub use topology::{
     Binding, Declare, Destination, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology,

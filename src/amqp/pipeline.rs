@@ -16,15 +16,15 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, poll_fn};
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use lapin::Confirmation;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::connection::Connection;
-use super::convert::{short, to_properties};
 use super::dial::CLOSE_TIMEOUT;
+use super::envelope::{self, Envelope};
 use super::error::Error;
-use super::flight::{Flight, Likeness, Returned};
+use super::flight::Flight;
 use super::live::Live;
 use super::publisher::{
     Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown, WhenUnroutable,
@@ -51,7 +51,7 @@ pub(super) struct Pipeline {
     waiting: VecDeque<Parcel>,
     /// One of these made the broker close the channel; they are sent alone, before all others.
     suspects: VecDeque<Parcel>,
-    flight: Flight,
+    flight: Flight<Parcel>,
     /// Confirms that were seen, but whose batch may not be complete yet (see `settle`).
     unripe: Vec<Outcome>,
     flushes: Vec<oneshot::Sender<()>>,
@@ -245,9 +245,9 @@ impl Pipeline {
         let _ = channel.wait_for_confirms().now_or_never();
         take_ready(sending, &mut self.unripe).await;
         let mut broken = None;
-        for (number, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
+        for (_, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
             match outcome {
-                Ok(confirmation) => attribute(&mut self.flight, *number, confirmation),
+                Ok(confirmation) => envelope::attribute(&mut self.flight, confirmation),
                 Err(error) => broken = worse(broken, Error::from(error.clone())),
             }
         }
@@ -333,38 +333,13 @@ async fn open(live: &Live) -> Result<lapin::Channel, Error> {
     Ok(channel)
 }
 
-/// A publish in lapin's terms. Made anew for each sending; the original stays as it is.
-struct Envelope {
-    exchange: lapin::types::ShortString,
-    routing_key: lapin::types::ShortString,
-    properties: lapin::BasicProperties,
-}
-
-impl Envelope {
-    fn of(publish: &Publish, frame_max: usize) -> Result<Self, PublishError> {
-        let invalid = PublishError::Invalid;
-        let exchange = short("the exchange's name", &publish.exchange).map_err(invalid)?;
-        let routing_key = short("the routing key", &publish.routing_key).map_err(invalid)?;
-        let (properties, size) = to_properties(&publish.message.properties).map_err(invalid)?;
-        // They travel in one frame, and a larger one would end the connection.
-        if size > frame_max {
-            return Err(PublishError::TooLarge { size, max: frame_max });
-        }
-        Ok(Self { exchange, routing_key, properties })
-    }
-}
-
 async fn send(
     channel: lapin::Channel,
     number: u64,
     publish: Arc<Publish>,
     envelope: Envelope,
 ) -> Outcome {
-    let Envelope { exchange, routing_key, properties } = envelope;
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let body = &publish.message.body;
-    let sent = channel.basic_publish(exchange, routing_key, options, body, properties).await;
-    let outcome = match sent {
+    let outcome = match envelope.send(&channel, &publish.message.body).await {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
@@ -383,32 +358,10 @@ async fn take_ready(sending: &mut Sending, into: &mut Vec<Outcome>) {
     .await;
 }
 
-/// Lays the returned message that came with a confirm to the publish that it is.
-fn attribute(flight: &mut Flight, number: u64, confirmation: &mut Confirmation) {
-    let (Confirmation::Ack(message) | Confirmation::Nack(message)) = confirmation else { return };
-    let Some(message) = message.take() else { return };
-    let text = |it: &Option<lapin::types::ShortString>| it.as_ref().map(ToString::to_string);
-    let properties = &message.delivery.properties;
-    let (correlation_id, message_id) =
-        (text(properties.correlation_id()), text(properties.message_id()));
-    let like = Likeness {
-        exchange: message.delivery.exchange.as_str(),
-        routing_key: message.delivery.routing_key.as_str(),
-        correlation_id: correlation_id.as_deref(),
-        message_id: message_id.as_deref(),
-        body: &message.delivery.data,
-    };
-    let returned =
-        Returned { code: message.reply_code, text: message.reply_text.as_str().to_owned() };
-    if !flight.mark_returned(like, returned) {
-        warn!(number, exchange = like.exchange, "a returned message is none of those in flight");
-    }
-}
-
 /// Ends one publish as its confirm says, unless it is given back to be sent another way. An error
 /// leaves it in flight, to be sorted out.
 fn answer(
-    flight: &mut Flight,
+    flight: &mut Flight<Parcel>,
     number: u64,
     outcome: Result<Confirmation, lapin::Error>,
 ) -> Option<Parcel> {
@@ -417,16 +370,7 @@ fn answer(
     if returned.is_some() && reroute(&mut parcel) {
         return Some(parcel);
     }
-    let result = match (returned, confirmation) {
-        (Some(Returned { code, text }), _) => Err(PublishError::Returned {
-            exchange: parcel.publish.exchange.to_string(),
-            routing_key: parcel.publish.routing_key.clone(),
-            code,
-            text,
-        }),
-        (None, Confirmation::Nack(_)) => Err(PublishError::Nacked),
-        (None, Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
-    };
+    let result = envelope::verdict(&parcel.publish, returned, &confirmation);
     parcel.reply.send(result);
     None
 }

@@ -128,6 +128,11 @@ impl PublishError {
         matches!(self, Self::Returned { .. })
     }
 
+    /// Whether there is no such queue, or no such exchange.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.is_returned() || matches!(self, Self::Refused { code: 404, .. })
+    }
+
     /// Whether the message may have been stored all the same.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown { .. })
@@ -202,13 +207,19 @@ impl Publisher {
 
     /// Publishes a burst and waits until every message of it has ended; the results stand in the
     /// order of the messages.
-    pub async fn publish_all(&self, publishes: Vec<Publish>) -> Vec<Result<(), PublishError>> {
+    ///
+    /// A publish that is kept in an [`Arc`] can be published again without a copy.
+    pub async fn publish_all<P: Into<Arc<Publish>>>(
+        &self,
+        publishes: Vec<P>,
+    ) -> Vec<Result<(), PublishError>> {
         if publishes.is_empty() {
             return Vec::new();
         }
         let batch = Arc::new(Batch::new(publishes.len()));
         let mut parcels = Vec::with_capacity(publishes.len());
         for (at, publish) in publishes.into_iter().enumerate() {
+            let publish = publish.into();
             let reply = Reply(Some(To::Slot(batch.clone(), at)));
             match self.check(&publish) {
                 Ok(()) => parcels.push(Parcel::new(publish, reply)),
@@ -237,7 +248,8 @@ impl Publisher {
         }
     }
 
-    fn check(&self, publish: &Publish) -> Result<(), PublishError> {
+    /// Refuses what is larger than the limit; for who has to know before the first of several.
+    pub(crate) fn check(&self, publish: &Publish) -> Result<(), PublishError> {
         let (size, max) = (publish.message.body.len(), self.message_max);
         if size > max { Err(PublishError::TooLarge { size, max }) } else { Ok(()) }
     }
@@ -264,8 +276,8 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    pub(super) fn new(publish: Publish, reply: Reply) -> Self {
-        Self { publish: Arc::new(publish), reply, sent: false, suspect: false }
+    pub(super) fn new(publish: impl Into<Arc<Publish>>, reply: Reply) -> Self {
+        Self { publish: publish.into(), reply, sent: false, suspect: false }
     }
 }
 

@@ -38,6 +38,11 @@ pub fn reply_queue(id: &str) -> String {
     format!("celeriac.reply.{id}")
 }
 
+/// The queue that is the log of the join shard `shard`.
+pub fn join_queue(shard: u32) -> String {
+    format!("celeriac.join.{shard}")
+}
+
 /// A set of declarations. Declaring it twice changes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {

@@ -11,12 +11,14 @@
 //! # Ok(()) }
 //! ```
 
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
+use super::canvas::{Ready, Step};
 use super::{Config, ConnectError, SendError, Signature};
 use crate::protocol::{TaskState, Value};
 use crate::results::ResultError;
@@ -52,7 +54,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`](super::Client::send).
-    pub fn send<T>(&self, signature: Signature<T>) -> Result<AsyncResult<T>, SendError> {
+    pub fn send<T>(
+        &self,
+        signature: Signature<T, impl Ready>,
+    ) -> Result<AsyncResult<T>, SendError> {
         let sent = self.runtime.block_on(self.inner.send(signature))?;
         Ok(self.wrap(sent))
     }
@@ -60,10 +65,39 @@ impl Client {
     /// Sends many calls, with one outcome for each, in the same order.
     pub fn send_all<T>(
         &self,
-        signatures: impl IntoIterator<Item = Signature<T>>,
+        signatures: impl IntoIterator<Item = Signature<T, impl Ready>>,
     ) -> Vec<Result<AsyncResult<T>, SendError>> {
         let sent = self.runtime.block_on(self.inner.send_all(signatures));
         sent.into_iter().map(|sent| sent.map(|result| self.wrap(result))).collect()
+    }
+
+    /// Sends a workflow; returns when the broker has confirmed everything with which it begins.
+    /// [`wait`](Self::wait) waits for what its handle gives.
+    ///
+    /// # Errors
+    /// As [`Client::apply`](super::Client::apply).
+    pub fn apply<S: Step>(&self, workflow: S) -> Result<S::Handle, SendError>
+    where
+        S::In: Ready,
+    {
+        self.runtime.block_on(self.inner.apply(workflow))
+    }
+
+    /// Waits for what gives its value later, a result of a task or of a group.
+    ///
+    /// ```no_run
+    /// # fn example(client: celeriac::blocking::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use celeriac::Workflow;
+    ///
+    /// let sum = Workflow::task("add", [2.into(), 2.into()]);
+    /// let result = client.apply(sum | Workflow::task("double", []))?;
+    /// let value = client.wait(result.get(Duration::from_secs(10)))?;
+    /// # let _ = value;
+    /// # Ok(()) }
+    /// ```
+    pub fn wait<T>(&self, result: impl IntoFuture<Output = T>) -> T {
+        self.runtime.block_on(async { result.await })
     }
 
     /// Calls a task by its name, with positional arguments.

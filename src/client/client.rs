@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use tracing::{Instrument, debug};
 
-use super::compose::{Composed, Surroundings, compose};
+use super::canvas::Ready;
+use super::compose::{Composed, Composer, Surroundings, compose};
 use super::{Config, ConnectError, Lineage, SendError, Signature, span};
 use crate::amqp;
 use crate::amqp::layout;
@@ -47,6 +48,8 @@ struct Shared {
     connection: Connection,
     publisher: Publisher,
     inbox: OnceCell<Inbox>,
+    /// Whether the queues of the join shards were declared.
+    joins: OnceCell<()>,
 }
 
 impl Client {
@@ -65,7 +68,8 @@ impl Client {
             .await
             .map_err(ConnectError::Declare)?;
         let publisher = Publisher::new(&connection);
-        let shared = Shared { config, origin, connection, publisher, inbox: OnceCell::new() };
+        let (inbox, joins) = (OnceCell::new(), OnceCell::new());
+        let shared = Shared { config, origin, connection, publisher, inbox, joins };
         Ok(Self { shared: Arc::new(shared), lineage: None })
     }
 
@@ -74,14 +78,27 @@ impl Client {
     /// # Errors
     /// [`SendError`] says what went wrong; nothing is retried behind your back except a message
     /// whose confirm was lost with the connection, which is sent again with the same task id.
-    pub async fn send<T>(&self, signature: Signature<T>) -> Result<AsyncResult<T>, SendError> {
+    pub async fn send<T>(
+        &self,
+        signature: Signature<T, impl Ready>,
+    ) -> Result<AsyncResult<T>, SendError> {
         let wanted = wants_result(&signature, &self.shared.config);
         let inbox = self.inbox_for(wanted).await.map_err(SendError::ReplyQueue)?;
         let composed = compose(signature, self.surroundings(inbox))?;
         let span = span::send(&composed);
         let (pending, publish) = Pending::register(composed, inbox);
         let publisher = &self.shared.publisher;
-        async { pending.settle(publisher.publish(publish).await) }.instrument(span).await
+        let sent =
+            async { pending.settle(publisher.publish(publish).await) }.instrument(span).await;
+        self.remember(&sent);
+        sent
+    }
+
+    /// The running task keeps a reference to what it has called.
+    fn remember<T>(&self, sent: &Result<AsyncResult<T>, SendError>) {
+        if let (Some(lineage), Ok(result)) = (&self.lineage, sent) {
+            lineage.trail.add_task(result.id());
+        }
     }
 
     /// Sends many calls, with one outcome for each, in the same order.
@@ -90,16 +107,16 @@ impl Client {
     /// hold up the others. All outcomes are kept until the last is known: split very long lists.
     pub async fn send_all<T>(
         &self,
-        signatures: impl IntoIterator<Item = Signature<T>>,
+        signatures: impl IntoIterator<Item = Signature<T, impl Ready>>,
     ) -> Vec<Result<AsyncResult<T>, SendError>> {
         let signatures: Vec<_> = signatures.into_iter().collect();
         let span = span::send_all(signatures.len());
         self.send_each(signatures).instrument(span).await
     }
 
-    async fn send_each<T>(
+    async fn send_each<T, In>(
         &self,
-        signatures: Vec<Signature<T>>,
+        signatures: Vec<Signature<T, In>>,
     ) -> Vec<Result<AsyncResult<T>, SendError>> {
         let wanted = signatures.iter().any(|it| wants_result(it, &self.shared.config));
         let inbox = match self.inbox_for(wanted).await {
@@ -124,7 +141,9 @@ impl Client {
             .map(|pending| {
                 let pending = pending?;
                 // One outcome for each publish is the publisher's contract.
-                pending.settle(published.next().unwrap_or(Err(PublishError::Closed)))
+                let sent = pending.settle(published.next().unwrap_or(Err(PublishError::Closed)));
+                self.remember(&sent);
+                sent
             })
             .collect()
     }
@@ -165,8 +184,28 @@ impl Client {
         Self { shared: Arc::clone(&self.shared), lineage: Some(Arc::new(lineage)) }
     }
 
+    /// Writes calls on behalf of tasks, without publishing them.
+    pub(crate) fn composer(&self) -> Composer<'_> {
+        Composer::new(&self.shared.config, &self.shared.origin)
+    }
+
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.shared.publisher
+    }
+
+    /// Whether the queues of the join shards were declared through this client.
+    pub(super) fn joins(&self) -> &OnceCell<()> {
+        &self.shared.joins
+    }
+
+    /// The running task, for a client that was taken from a task's context.
+    pub(super) fn lineage(&self) -> Option<&Lineage> {
+        self.lineage.as_deref()
+    }
+
+    /// The priority of that task.
+    pub(super) fn inherited_priority(&self) -> Option<u8> {
+        self.lineage().and_then(|lineage| lineage.priority)
     }
 
     fn surroundings<'a>(&'a self, inbox: Option<&'a Inbox>) -> Surroundings<'a> {
@@ -175,12 +214,13 @@ impl Client {
             origin: &self.shared.origin,
             reply_to: inbox.map(Inbox::queue),
             lineage: self.lineage.as_deref(),
+            inherited_priority: self.inherited_priority(),
             now: Timestamp::now(),
         }
     }
 
     /// The reply queue, opened when one of the calls wants a result.
-    async fn inbox_for(&self, wanted: bool) -> Result<Option<&Inbox>, Arc<amqp::Error>> {
+    pub(super) async fn inbox_for(&self, wanted: bool) -> Result<Option<&Inbox>, Arc<amqp::Error>> {
         if !wanted {
             return Ok(None);
         }
@@ -230,7 +270,7 @@ impl<T> Pending<T> {
     }
 }
 
-fn wants_result<T>(signature: &Signature<T>, config: &Config) -> bool {
+fn wants_result<T, In>(signature: &Signature<T, In>, config: &Config) -> bool {
     !signature.options.ignore_result.unwrap_or(config.task_ignore_result)
 }
 

@@ -7,9 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Config, Lineage, Route, RouteRequest, SendError, Signature};
 use crate::amqp::Publish;
+use crate::protocol::canvas::JoinDefaults;
 use crate::protocol::{
-    CallOptions, Date, Embed, Expires, Map, TaskBody, TaskHeaders, TaskMessage, TimeLimit, Value,
-    repr,
+    self, CallOptions, Date, Embed, Expires, Map, Serializer, TaskBody, TaskHeaders, TaskMessage,
+    TimeLimit, Value, repr,
 };
 
 /// What composing needs to know of its surroundings.
@@ -22,6 +23,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) reply_to: Option<&'a str>,
     /// The running task, for calls made inside one.
     pub(super) lineage: Option<&'a Lineage>,
+    /// The priority of that task: for calls that have none of their own, and no route with one.
+    pub(super) inherited_priority: Option<u8>,
     pub(super) now: Timestamp,
 }
 
@@ -34,9 +37,77 @@ pub(super) struct Composed {
     pub(super) publish: Publish,
 }
 
+/// Writes calls whose options are complete: ids, lineage, and where the result goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Composer<'a> {
+    config: &'a Config,
+    origin: &'a str,
+}
+
+impl<'a> Composer<'a> {
+    /// For calls that are sent by `origin`, `gen<pid>@<host>`.
+    pub(crate) fn new(config: &'a Config, origin: &'a str) -> Self {
+        Self { config, origin }
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// How chords are joined that are made now.
+    pub(crate) fn join(&self) -> JoinDefaults {
+        JoinDefaults {
+            shards: self.config.join_shards,
+            expires: self.config.chord_expires,
+            mode: self.config.chord_mode,
+            ..JoinDefaults::default()
+        }
+    }
+
+    /// The message of one call, and its address. `serializer` is how it is written unless the call
+    /// says otherwise, `inherited_priority` its priority unless the call or its route has one.
+    pub(crate) fn compose(
+        &self,
+        call: protocol::Signature,
+        serializer: Serializer,
+        inherited_priority: Option<u8>,
+    ) -> Result<Publish, SendError> {
+        let protocol::Signature { task, args, kwargs, options, .. } = call;
+        let mut options = CallOptions::from_map(options)
+            .map_err(|source| SendError::Encode { task: task.clone(), source })?;
+        // Nobody waits for the value itself where it is empty.
+        options.reply_to = options.reply_to.filter(|reply_to| !reply_to.is_empty());
+        if embeds_group(&options) {
+            options.serializer = Some(Serializer::Json);
+        }
+        options.serializer.get_or_insert(serializer);
+        let call = Signature::<Value>::new(task).args(args).kwargs(kwargs).with_options(options);
+        let around = Surroundings {
+            config: self.config,
+            origin: self.origin,
+            reply_to: None,
+            lineage: None,
+            inherited_priority,
+            now: Timestamp::now(),
+        };
+        compose(call, around).map(|composed| composed.publish)
+    }
+}
+
+/// Whether a group travels with the call, which Python workers can pass on in JSON only.
+fn embeds_group(options: &CallOptions) -> bool {
+    let is_group = |signature: &protocol::Signature| {
+        matches!(signature.subtask_type.as_deref(), Some("group" | "chord" | "chain"))
+            || signature.options.contains_key("chord")
+    };
+    let lists = [Some(&options.link), Some(&options.link_error), options.chain.as_ref()];
+    lists.into_iter().flatten().flatten().any(is_group)
+}
+
 /// Turns a signature into a message and its address.
-pub(super) fn compose<T>(
-    signature: Signature<T>,
+pub(super) fn compose<T, In>(
+    signature: Signature<T, In>,
     around: Surroundings<'_>,
 ) -> Result<Composed, SendError> {
     let Signature { task, args, kwargs, mut options, error, .. } = signature;
@@ -45,16 +116,32 @@ pub(super) fn compose<T>(
     }
     let task_id: Arc<str> = match options.task_id.take() {
         Some(id) => id.into(),
-        None => uuid::Uuid::new_v4().to_string().into(),
+        None => match around.lineage {
+            Some(lineage) => lineage.trail.id(&task, &args, &kwargs).into(),
+            None => uuid::Uuid::new_v4().to_string().into(),
+        },
     };
     let wants_result = !options.ignore_result.unwrap_or(around.config.task_ignore_result);
-    let route = around.config.task_routes.find(&RouteRequest::new(&task, &args, &kwargs));
+    let route = around.config.task_routes.find(&RouteRequest::new(
+        routed_as(&task, &kwargs),
+        &args,
+        &kwargs,
+    ));
     let (exchange, routing_key) = address(&mut options, route.as_ref(), around.config);
     let message = message(&task, &task_id, args, kwargs, options, route.as_ref(), around)?
         .into_message()
         .map_err(|source| SendError::Encode { task: task.to_string(), source })?;
     let publish = Publish::new(exchange, routing_key, message);
     Ok(Composed { task, task_id, wants_result, publish })
+}
+
+/// `celery.map` and `celery.starmap` go where the task goes that they call.
+fn routed_as<'a>(task: &'a str, kwargs: &'a Map) -> &'a str {
+    if !matches!(task, "celery.map" | "celery.starmap") {
+        return task;
+    }
+    let inner = kwargs.get("task").and_then(Value::as_map).and_then(|inner| inner.get("task"));
+    inner.and_then(Value::as_str).unwrap_or(task)
 }
 
 /// Options of the call win over the route, the route over the default queue.
@@ -90,8 +177,11 @@ fn message(
     let config = around.config;
     let ignore_result = options.ignore_result.unwrap_or(config.task_ignore_result);
     let dates = Dates::of(task, &options, around.now)?;
-    let inherited = around.lineage.and_then(|lineage| lineage.priority);
-    let priority = options.priority.or_else(|| route.and_then(|route| route.priority));
+    let priority = options
+        .priority
+        .or_else(|| route.and_then(|route| route.priority))
+        .or(around.inherited_priority)
+        .or(config.task_default_priority);
     let reply_to = options.reply_to.or_else(|| around.reply_to.map(str::to_owned));
     let seconds = |limit: std::time::Duration| limit.as_secs_f64();
     let headers = TaskHeaders {
@@ -137,7 +227,7 @@ fn message(
         body: TaskBody { args, kwargs, embed },
         serializer: options.serializer.unwrap_or(config.task_serializer),
         compression: options.compression.or(config.task_compression),
-        priority: Some(priority.or(inherited).or(config.task_default_priority).unwrap_or(0)),
+        priority: Some(priority.unwrap_or(0)),
         reply_to: if ignore_result { None } else { reply_to },
         correlation_id: Some(task_id.to_string()),
         expiration_ms: dates.expiration_ms,

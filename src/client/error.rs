@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::canvas::WorkflowError;
 use crate::amqp::{self, PublishError};
+use crate::protocol::canvas::CanvasError;
 use crate::protocol::{self, ValueError};
 
 /// Why a client could not connect.
@@ -62,6 +64,26 @@ pub enum SendError {
     /// The reply queue could not be opened.
     #[error("failed to open the reply queue")]
     ReplyQueue(#[source] Arc<amqp::Error>),
+    /// The workflow cannot be run.
+    #[error(transparent)]
+    Workflow(#[from] CanvasError),
+    /// The queues of the join shards could not be declared.
+    #[error("failed to declare the queues that the chord {chord} is joined in")]
+    Join {
+        /// Id of the chord.
+        chord: String,
+        /// What the broker says.
+        source: Arc<amqp::Error>,
+    },
+}
+
+impl From<WorkflowError> for SendError {
+    fn from(error: WorkflowError) -> Self {
+        match error {
+            WorkflowError::Arguments { task, source } => Self::Arguments { task, source },
+            WorkflowError::Canvas(error) => Self::Workflow(error),
+        }
+    }
 }
 
 impl SendError {

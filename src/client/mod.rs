@@ -7,7 +7,10 @@
 //!
 //! **Invariant:** a send resolves to success only after the broker has confirmed the message.
 
+mod apply;
 pub mod blocking;
+pub mod canvas;
+mod chords;
 #[expect(clippy::module_inception, reason = "the folder's main type is the client")]
 mod client;
 mod compose;
@@ -20,11 +23,13 @@ mod route;
 mod signature;
 mod span;
 
+pub use chords::ChordError;
 pub use client::Client;
 pub(crate) use client::connection_options;
+pub(crate) use compose::Composer;
 pub use config::{Config, ConfigBuilder, ConfigError};
 pub use error::{ConnectError, SendError};
-pub(crate) use lineage::Lineage;
+pub(crate) use lineage::{Lineage, Trail};
 pub use ping::{Pong, ping};
 pub use route::{InvalidPattern, Route, RouteRequest, Routes};
 pub use signature::Signature;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::canvas::{Complete, Fits, Immutable, Ready, Step, Takes, WorkflowError};
 use super::{Client, SendError};
 use crate::protocol::{
     self, CallOptions, Compression, Expires, Map, Serializer, Value, ValueError, to_value,
@@ -33,8 +34,12 @@ use crate::results::AsyncResult;
 ///     .countdown(Duration::from_secs(10));
 /// assert_eq!(call.task(), "proj.add");
 /// ```
+///
+/// `In` says how the signature begins as a step of a workflow: [`Complete`] ones have all their
+/// arguments, [`Takes<T>`] ones wait for the result of the step before, and [`Immutable`] ones
+/// ignore it.
 #[must_use = "a signature does nothing until it is sent"]
-pub struct Signature<Out = Value> {
+pub struct Signature<Out = Value, In = Complete> {
     pub(crate) task: Cow<'static, str>,
     pub(crate) args: Vec<Value>,
     pub(crate) kwargs: Map,
@@ -42,7 +47,7 @@ pub struct Signature<Out = Value> {
     pub(crate) immutable: bool,
     /// The first argument that could not be serialized.
     pub(crate) error: Option<ValueError>,
-    out: PhantomData<fn() -> Out>,
+    types: PhantomData<fn(In) -> Out>,
 }
 
 impl<Out> Signature<Out> {
@@ -55,8 +60,67 @@ impl<Out> Signature<Out> {
             options: CallOptions::default(),
             immutable: false,
             error: None,
-            out: PhantomData,
+            types: PhantomData,
         }
+    }
+
+    /// Leaves the first argument to the result of the step before, in a workflow.
+    ///
+    /// For calls by name; `#[task]` functions have a `partial` of their own.
+    ///
+    /// ```
+    /// use celeriac::{Signature, chain};
+    ///
+    /// let sum = Signature::<i64>::new("proj.add").arg(2).arg(2);
+    /// let times = Signature::<i64>::new("proj.mul").arg(10).partial();
+    /// let workflow = sum | times;
+    /// # let _ = workflow;
+    /// ```
+    pub fn partial<T>(self) -> Signature<Out, Takes<T>> {
+        self.beginning()
+    }
+
+    /// Ignores the result of the step before, in a workflow.
+    pub fn si(self) -> Signature<Out, Immutable> {
+        self.immutable(true).beginning()
+    }
+}
+
+impl<Out> Signature<Out, Takes<Value>> {
+    /// The same for the result of a step that yields a `T`: what takes any value takes that, too.
+    ///
+    /// ```
+    /// use celeriac::{Value, task};
+    ///
+    /// #[task]
+    /// async fn show(value: Value) -> String {
+    ///     format!("{value:?}")
+    /// }
+    ///
+    /// #[task]
+    /// async fn add(x: i64, y: i64) -> i64 {
+    ///     x + y
+    /// }
+    ///
+    /// let workflow = add::s(2, 2) | show::partial().taking();
+    /// # let _ = workflow;
+    /// ```
+    pub fn taking<T>(self) -> Signature<Out, Takes<T>> {
+        self.beginning()
+    }
+}
+
+impl<Out, In> Signature<Out, In> {
+    /// The same call with another type of beginning.
+    pub(super) fn beginning<To>(self) -> Signature<Out, To> {
+        let Self { task, args, kwargs, options, immutable, error, .. } = self;
+        Signature { task, args, kwargs, options, immutable, error, types: PhantomData }
+    }
+
+    /// The same call with its result read as another type.
+    pub fn typed<To>(self) -> Signature<To, In> {
+        let Self { task, args, kwargs, options, immutable, error, .. } = self;
+        Signature { task, args, kwargs, options, immutable, error, types: PhantomData }
     }
 
     /// Name of the task.
@@ -208,22 +272,30 @@ impl<Out> Signature<Out> {
         self
     }
 
-    /// Calls another task with the result, once this one has succeeded.
-    pub fn link<T>(mut self, callback: Signature<T>) -> Self {
-        match callback.into_data() {
-            Ok(callback) => self.options.link.push(callback),
-            Err(error) => self.fail(error.in_key("link")),
+    /// Calls another task or workflow with the result, once this one has succeeded.
+    pub fn link<S: Step>(mut self, callback: S) -> Self
+    where
+        S::In: Fits<Out>,
+    {
+        match callback.into_canvas() {
+            Ok(callback) => self.options.link.push(callback.into_signature()),
+            Err(error) => self.fail_in("link", error),
         }
         self
     }
 
-    /// Calls another task once this one has failed.
-    pub fn link_error<T>(mut self, errback: Signature<T>) -> Self {
-        match errback.into_data() {
-            Ok(errback) => self.options.link_error.push(errback),
-            Err(error) => self.fail(error.in_key("link_error")),
+    /// Calls another task or workflow once this one has failed, with the id of this call.
+    pub fn link_error<S: Step>(mut self, errback: S) -> Self {
+        match errback.into_canvas() {
+            Ok(errback) => self.options.link_error.push(errback.into_signature()),
+            Err(error) => self.fail_in("link_error", error),
         }
         self
+    }
+
+    /// The same as [`link_error`](Self::link_error).
+    pub fn on_error<S: Step>(self, errback: S) -> Self {
+        self.link_error(errback)
     }
 
     /// Replaces all options, for those that have no method here.
@@ -236,7 +308,10 @@ impl<Out> Signature<Out> {
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub async fn apply_async(self, client: &Client) -> Result<AsyncResult<Out>, SendError> {
+    pub async fn apply_async(self, client: &Client) -> Result<AsyncResult<Out>, SendError>
+    where
+        In: Ready,
+    {
         client.send(self).await
     }
 
@@ -258,13 +333,27 @@ impl<Out> Signature<Out> {
         })
     }
 
+    /// The same call, with a mistake that is reported when it is sent.
+    pub(super) fn failed(mut self, error: ValueError) -> Self {
+        self.fail(error);
+        self
+    }
+
     fn fail(&mut self, error: ValueError) {
         self.error.get_or_insert(error);
     }
+
+    fn fail_in(&mut self, option: &'static str, error: WorkflowError) {
+        let error = match error {
+            WorkflowError::Arguments { source, .. } => source,
+            WorkflowError::Canvas(error) => ValueError::new(error.to_string()),
+        };
+        self.fail(error.in_key(option));
+    }
 }
 
-// Written out because derives would ask `Out` for the same traits.
-impl<Out> Clone for Signature<Out> {
+// Written out because derives would ask `Out` and `In` for the same traits.
+impl<Out, In> Clone for Signature<Out, In> {
     fn clone(&self) -> Self {
         Self {
             task: self.task.clone(),
@@ -273,12 +362,12 @@ impl<Out> Clone for Signature<Out> {
             options: self.options.clone(),
             immutable: self.immutable,
             error: self.error.clone(),
-            out: PhantomData,
+            types: PhantomData,
         }
     }
 }
 
-impl<Out> fmt::Debug for Signature<Out> {
+impl<Out, In> fmt::Debug for Signature<Out, In> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signature")
             .field("task", &self.task)
@@ -299,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_call_becomes_data_with_its_links() {
-        let callback = Signature::<()>::new("notify").immutable(true);
+        let callback = Signature::<()>::new("notify").si();
         let call = Signature::<i64>::new("add").arg(1).kwarg("y", 2).queue("sums").link(callback);
         let data = call.into_data().unwrap();
         assert_eq!((data.task.as_str(), data.args.as_slice()), ("add", &[Value::Int(1)][..]));
@@ -314,7 +403,7 @@ mod tests {
     fn the_first_argument_that_is_no_value_is_remembered_with_its_place() {
         let no_value = || HashMap::from([((1, 2), 3)]);
         let call = Signature::<()>::new("add").arg(1).arg(no_value()).kwarg("y", no_value());
-        let link = Signature::<()>::new("sum").link(call.clone());
+        let link = Signature::<()>::new("sum").link(call.clone().partial());
         for (call, place) in [(call, "args[1]"), (link, "link.args[1]")] {
             let text = format!("{place}: map keys must be text, got list");
             assert_eq!(call.into_data().unwrap_err().to_string(), text);

@@ -97,19 +97,37 @@ impl From<Timestamp> for Date {
 pub fn format(timestamp: Timestamp) -> String {
     let local = TimeZone::UTC.to_datetime(timestamp);
     let (date, time) = (local.date(), local.time());
-    let fraction = match time.subsec_nanosecond() / 1000 {
-        0 => String::new(),
-        microsecond => format!(".{microsecond:06}"),
-    };
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}+00:00",
-        date.year(),
-        date.month(),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-    )
+    let mut text = String::with_capacity("2030-01-02T03:04:05.678901+00:00".len());
+    match u32::try_from(date.year()) {
+        Ok(year) => digits(&mut text, year, 4),
+        Err(_) => text = format!("{:04}", date.year()),
+    }
+    // Written out, because the formatting machinery costs more than all the rest of a result.
+    for (before, number) in [
+        ('-', date.month()),
+        ('-', date.day()),
+        ('T', time.hour()),
+        (':', time.minute()),
+        (':', time.second()),
+    ] {
+        text.push(before);
+        digits(&mut text, number.unsigned_abs().into(), 2);
+    }
+    let microsecond = time.subsec_nanosecond() / 1000;
+    if microsecond != 0 {
+        text.push('.');
+        digits(&mut text, microsecond.unsigned_abs(), 6);
+    }
+    text.push_str("+00:00");
+    text
+}
+
+/// Appends the last `count` decimal digits of a number.
+fn digits(text: &mut String, number: u32, count: u32) {
+    for place in (0..count).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        text.push(char::from_digit(digit, 10).unwrap_or('0'));
+    }
 }
 
 /// Reads a date in one step; a date without an offset is read in `zone`.

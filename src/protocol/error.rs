@@ -97,6 +97,9 @@ pub enum Error {
         /// The method's name.
         method: &'static str,
     },
+    /// A chord of another version of the join protocol; a newer joiner can read it.
+    #[error("version {0} of the join protocol is not spoken here, only version 1")]
+    JoinVersion(i64),
     /// A Rust value without a form on the wire, or a value that does not fit a Rust type.
     #[error("{0}")]
     Convert(String),
@@ -115,7 +118,7 @@ impl Error {
 }
 
 /// The first characters of a text that a stranger chose.
-pub(super) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     const SHOWN_MAX: usize = 64;
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::{Map, Value};
 
 /// What went wrong, in the form that Python clients turn back into an exception.
@@ -124,6 +127,20 @@ impl fmt::Display for Exception {
 }
 
 impl std::error::Error for Exception {}
+
+/// As the exception map, so that an errback can take one as an argument.
+impl Serialize for Exception {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.clone().into_value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Exception {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Self::from_value(&value).ok_or_else(|| D::Error::custom("expected an exception"))
+    }
+}
 
 #[cfg(test)]
 mod tests {

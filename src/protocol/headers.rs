@@ -76,6 +76,9 @@ pub struct TimeLimit {
 }
 
 impl TaskHeaders {
+    /// Headers that are always written.
+    const STANDARD_COUNT: usize = 19;
+
     /// Headers of a new call, with the language set and everything else absent.
     pub fn new(task: impl Into<String>, id: impl Into<String>) -> Self {
         Self { lang: "py".to_owned(), task: task.into(), id: id.into(), ..Self::default() }
@@ -86,54 +89,97 @@ impl TaskHeaders {
     /// Missing headers and nulls are absent values. Texts for people are taken as they are, also
     /// if they are no text; a wrong type elsewhere is an error.
     pub fn decode(headers: &Map) -> Result<Self, Error> {
-        let mut read = Self::default();
-        for (key, value) in headers.iter() {
-            read.set(key, value)?;
+        match Self::take(headers.clone()) {
+            Ok((read, _)) => Ok(read),
+            Err(failed) => Err(failed.0),
+        }
+    }
+
+    /// [`decode`](Self::decode) without a copy of the texts, and what is needed to put the table
+    /// together again. An error comes with the table as it was.
+    pub(super) fn take(headers: Map) -> Result<(Self, Remains), Box<(Error, Map)>> {
+        let (mut read, mut remains) = (Self::default(), Remains::default());
+        let mut entries = headers.into_iter();
+        for (key, mut value) in entries.by_ref() {
+            match read.set(&key, &mut value) {
+                Ok(Place::Known(place)) => remains.taken |= 1 << place,
+                Ok(Place::Extra) => read.extra.push(key, value),
+                Ok(Place::Odd) => remains.odd.push(key, value),
+                Err(error) => {
+                    remains.odd.push(key, value);
+                    remains.odd.extend(entries);
+                    return Err(Box::new((error, remains.restore(read))));
+                }
+            }
         }
         read.extra.keep_last();
-        if read.task.is_empty() {
-            return Err(Error::Missing { field: "task" });
+        let needed = [("task", read.task.is_empty()), ("id", read.id.is_empty())];
+        match needed.into_iter().find(|(_, missing)| *missing) {
+            Some((field, _)) => Err(Box::new((Error::Missing { field }, remains.restore(read)))),
+            None => Ok((read, remains)),
         }
-        if read.id.is_empty() {
-            return Err(Error::Missing { field: "id" });
-        }
-        Ok(read)
     }
 
-    fn set(&mut self, key: &str, value: &Value) -> Result<(), Error> {
-        match key {
-            "lang" => self.lang = shown(value),
-            "task" => self.task = text("task", value)?.unwrap_or_default(),
-            "id" => self.id = text("id", value)?.unwrap_or_default(),
-            "shadow" => self.shadow = some_shown(value),
-            "eta" => self.eta = date("eta", value)?,
-            "expires" => self.expires = date("expires", value)?,
-            "group" => self.group = text("group", value)?,
-            "group_index" => self.group_index = fields::integer("group_index", value)?,
-            "retries" => self.retries = fields::integer("retries", value)?.unwrap_or(0),
-            "timelimit" => self.timelimit = TimeLimit::from_value(value)?,
-            "root_id" => self.root_id = text("root_id", value)?,
-            "parent_id" => self.parent_id = text("parent_id", value)?,
-            "argsrepr" => self.argsrepr = shown(value),
-            "kwargsrepr" => self.kwargsrepr = shown(value),
-            "origin" => self.origin = shown(value),
-            "ignore_result" => self.ignore_result = fields::flag("ignore_result", value)?,
+    /// Takes one header. The numbers are the places at which `into_map` writes it.
+    fn set(&mut self, key: &str, value: &mut Value) -> Result<Place, Error> {
+        let (place, same) = match key {
+            "argsrepr" => (0, shown(&mut self.argsrepr, value)),
+            "eta" => (1, date("eta", &mut self.eta, value)?),
+            "expires" => (2, date("expires", &mut self.expires, value)?),
+            "group" => (3, text("group", &mut self.group, value)?),
+            "group_index" => {
+                self.group_index = fields::integer("group_index", value)?;
+                (4, matches!(value, Value::Int(_) | Value::Null))
+            }
+            "id" => (5, needed_text("id", &mut self.id, value)?),
+            "ignore_result" => {
+                self.ignore_result = fields::flag("ignore_result", value)?;
+                (6, matches!(value, Value::Bool(_) | Value::Null))
+            }
+            "kwargsrepr" => (7, shown(&mut self.kwargsrepr, value)),
+            "lang" => (8, shown(&mut self.lang, value)),
+            "origin" => (9, shown(&mut self.origin, value)),
+            "parent_id" => (10, text("parent_id", &mut self.parent_id, value)?),
             "replaced_task_nesting" => {
-                self.replaced_task_nesting =
-                    fields::integer("replaced_task_nesting", value)?.unwrap_or(0);
+                let nesting = fields::integer("replaced_task_nesting", value)?;
+                self.replaced_task_nesting = nesting.unwrap_or(0);
+                (11, matches!(value, Value::Int(_)))
             }
+            "retries" => {
+                self.retries = fields::integer("retries", value)?.unwrap_or(0);
+                (12, matches!(value, Value::Int(_)))
+            }
+            "root_id" => (13, text("root_id", &mut self.root_id, value)?),
+            "shadow" => (14, some_shown(&mut self.shadow, value)),
             "stamped_headers" => {
-                self.stamped_headers = fields::array("stamped_headers", value.clone())?;
+                let same = matches!(value, Value::Array(_) | Value::Null);
+                self.stamped_headers = fields::array("stamped_headers", owned(value, same))?;
+                (15, same)
             }
-            "stamps" => self.stamps = fields::map("stamps", value.clone())?,
-            "compression" => self.compression = text("compression", value)?,
-            _ if is_added_by_the_broker(key) => {}
-            _ => self.extra.push(key.to_owned(), value.clone()),
-        }
-        Ok(())
+            "stamps" => {
+                let same = matches!(value, Value::Map(_));
+                self.stamps = fields::map("stamps", owned(value, same))?;
+                (16, same)
+            }
+            "task" => (17, needed_text("task", &mut self.task, value)?),
+            "timelimit" => {
+                self.timelimit = TimeLimit::from_value(value)?;
+                (18, self.timelimit.is_written_as(value))
+            }
+            // Written only if there is one.
+            "compression" => {
+                let same = text("compression", &mut self.compression, value)?;
+                (19, same && self.compression.is_some())
+            }
+            _ if is_added_by_the_broker(key) => return Ok(Place::Odd),
+            _ => return Ok(Place::Extra),
+        };
+        Ok(if same { Place::Known(place) } else { Place::Odd })
     }
 
-    /// Writes the header table: all nineteen standard headers in Celery's order, then the rest.
+    /// Writes the header table: all nineteen standard headers, then the rest.
+    ///
+    /// They are sorted, as AMQP tables are kept by the client library, which sorts them otherwise.
     pub fn encode(&self) -> Map {
         self.clone().into_map()
     }
@@ -142,25 +188,25 @@ impl TaskHeaders {
     pub fn into_map(self) -> Map {
         let overwrites = !self.extra.is_empty();
         let mut map = Map::with_capacity(20 + self.extra.len());
-        map.push("lang", self.lang);
-        map.push("task", self.task);
-        map.push("id", self.id);
-        map.push("shadow", self.shadow);
+        map.push("argsrepr", self.argsrepr);
         map.push("eta", self.eta.map(Date::into_text));
         map.push("expires", self.expires.map(Date::into_text));
         map.push("group", self.group);
         map.push("group_index", self.group_index);
-        map.push("retries", self.retries);
-        map.push("timelimit", self.timelimit.to_value());
-        map.push("root_id", self.root_id);
-        map.push("parent_id", self.parent_id);
-        map.push("argsrepr", self.argsrepr);
-        map.push("kwargsrepr", self.kwargsrepr);
-        map.push("origin", self.origin);
+        map.push("id", self.id);
         map.push("ignore_result", self.ignore_result);
+        map.push("kwargsrepr", self.kwargsrepr);
+        map.push("lang", self.lang);
+        map.push("origin", self.origin);
+        map.push("parent_id", self.parent_id);
         map.push("replaced_task_nesting", self.replaced_task_nesting);
+        map.push("retries", self.retries);
+        map.push("root_id", self.root_id);
+        map.push("shadow", self.shadow);
         map.push("stamped_headers", self.stamped_headers);
         map.push("stamps", self.stamps);
+        map.push("task", self.task);
+        map.push("timelimit", self.timelimit.to_value());
         map.extend(self.extra);
         if overwrites {
             // A custom header overwrites a standard one, as it does in Celery.
@@ -169,6 +215,44 @@ impl TaskHeaders {
         if let Some(compression) = self.compression {
             map.push("compression", compression);
         }
+        map
+    }
+}
+
+/// Where a header went when it was read.
+enum Place {
+    /// Into the field that is written again at this place, as it was.
+    Known(u32),
+    /// Among the custom headers.
+    Extra,
+    /// Nowhere, or into a field that is written otherwise.
+    Odd,
+}
+
+/// What decoded headers do not tell about the table that they came from: with it they can be
+/// turned into the same table again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Remains {
+    /// One bit for the place of each header that the fields give back as it was.
+    taken: u32,
+    /// All that the fields would give back otherwise, or not at all.
+    odd: Map,
+}
+
+impl Remains {
+    /// The table from which `headers` were taken, in another order.
+    pub(crate) fn restore(self, headers: TaskHeaders) -> Map {
+        let Self { taken, odd } = self;
+        let compression = headers.compression.is_some();
+        let mut map = headers.into_map();
+        let standard = TaskHeaders::STANDARD_COUNT;
+        let last = map.len().saturating_sub(1);
+        map.retain_at(|at| match at {
+            _ if at < standard => taken & 1 << at != 0,
+            _ if at == last && compression => taken & 1 << standard != 0,
+            _ => true,
+        });
+        map.extend(odd);
         map
     }
 }
@@ -184,6 +268,15 @@ impl TimeLimit {
             Value::Null => Ok(Self::default()),
             Value::Array(items) => Ok(Self { hard: limit(0, items)?, soft: limit(1, items)? }),
             other => Err(fields::wrong("timelimit", "a list", other)),
+        }
+    }
+
+    /// Whether `to_value` gives this value.
+    fn is_written_as(self, value: &Value) -> bool {
+        match value {
+            // The usual one, without an allocation.
+            Value::Array(limits) if matches!(limits[..], [Value::Null, Value::Null]) => true,
+            other => self.to_value() == *other,
         }
     }
 
@@ -211,28 +304,51 @@ fn is_added_by_the_broker(key: &str) -> bool {
         || key.starts_with("x-last-death-")
 }
 
-fn text(field: &'static str, value: &Value) -> Result<Option<String>, Error> {
-    match value {
-        Value::String(text) => Ok(Some(text.clone())),
-        other => fields::text(field, other.clone()),
-    }
+/// The value itself if it may be taken, or a copy of it.
+fn owned(value: &mut Value, take: bool) -> Value {
+    if take { std::mem::take(value) } else { value.clone() }
 }
 
-fn date(field: &'static str, value: &Value) -> Result<Option<Date>, Error> {
-    text(field, value)?.as_deref().map(Date::parse).transpose()
+// Each of these reads `value` into `slot`, and tells whether the slot is written as the same value.
+// Then the value was taken; after an error it never was.
+
+fn text(field: &'static str, slot: &mut Option<String>, value: &mut Value) -> Result<bool, Error> {
+    let same = matches!(value, Value::String(_) | Value::Null);
+    *slot = fields::text(field, owned(value, same))?;
+    Ok(same)
 }
 
-fn shown(value: &Value) -> String {
-    some_shown(value).unwrap_or_default()
+fn needed_text(field: &'static str, slot: &mut String, value: &mut Value) -> Result<bool, Error> {
+    let same = matches!(value, Value::String(_));
+    *slot = fields::text(field, owned(value, same))?.unwrap_or_default();
+    Ok(same)
 }
 
-fn some_shown(value: &Value) -> Option<String> {
-    match value {
+fn date(field: &'static str, slot: &mut Option<Date>, value: &mut Value) -> Result<bool, Error> {
+    let text = match &*value {
+        Value::String(text) => Some(text.clone()),
+        other => fields::text(field, other.clone())?,
+    };
+    *slot = text.as_deref().map(Date::parse).transpose()?;
+    Ok(matches!(value, Value::String(_) | Value::Null))
+}
+
+fn shown(slot: &mut String, value: &mut Value) -> bool {
+    let mut text = None;
+    let same = some_shown(&mut text, value) && text.is_some();
+    *slot = text.unwrap_or_default();
+    same
+}
+
+fn some_shown(slot: &mut Option<String>, value: &mut Value) -> bool {
+    *slot = match *value {
         Value::Null => None,
-        Value::String(text) | Value::Tagged(_, text) => Some(text.clone()),
-        Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        other => Some(super::repr::value(other)),
-    }
+        Value::String(ref mut text) => Some(std::mem::take(text)),
+        Value::Tagged(_, ref text) => Some(text.clone()),
+        Value::Bytes(ref bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        ref other => Some(super::repr::value(other)),
+    };
+    matches!(value, Value::Null | Value::String(_))
 }
 
 #[cfg(test)]
@@ -240,15 +356,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_nineteen_headers_are_written_in_celerys_order() {
+    fn all_nineteen_headers_are_written_and_sorted() {
         let mut headers = TaskHeaders::new("t", "1");
         headers.extra.push("x-tenant", "acme");
         headers.compression = Some("application/zstd".to_owned());
         let written = headers.encode();
         let names: Vec<_> = written.iter().map(|(name, _)| name).collect();
-        let expected = "lang task id shadow eta expires group group_index retries timelimit \
-            root_id parent_id argsrepr kwargsrepr origin ignore_result replaced_task_nesting \
-            stamped_headers stamps x-tenant compression";
+        let expected = "argsrepr eta expires group group_index id ignore_result kwargsrepr lang \
+            origin parent_id replaced_task_nesting retries root_id shadow stamped_headers stamps \
+            task timelimit x-tenant compression";
         assert_eq!(names, expected.split_whitespace().collect::<Vec<_>>());
         assert_eq!(written.get("lang"), Some(&Value::from("py")));
     }
@@ -287,6 +403,42 @@ mod tests {
         assert_eq!(limit(f64::NAN.into(), f64::INFINITY.into()), none);
         assert_eq!(limit(0.into(), (-1).into()), none);
         assert_eq!(limit(30.into(), 2.5.into()), TimeLimit { hard: Some(30.0), soft: Some(2.5) });
+    }
+
+    #[test]
+    fn a_table_that_was_taken_apart_is_put_together_again() {
+        let odd = Value::Tagged(crate::protocol::Tag::DateTime, "2030-01-02T03:04:05".into());
+        let limits = Value::Array(vec![30.into(), 2.5.into()]);
+        let long_limits = Value::Array(vec![30.0.into(), Value::Null, Value::Null]);
+        let all = TaskHeaders::new("t", "1").encode();
+        let rows: Vec<Vec<(&str, Value)>> = vec![
+            vec![],
+            vec![("shadow", Value::Null), ("group", Value::Null), ("lang", Value::Null)],
+            vec![("lang", b"py".to_vec().into()), ("argsrepr", 5.into()), ("origin", "".into())],
+            vec![("eta", odd.clone()), ("expires", "2030-01-02T03:04:05Z".into())],
+            vec![("retries", Value::Null), ("replaced_task_nesting", true.into())],
+            vec![("timelimit", limits), ("ignore_result", 1.into()), ("group_index", 1.0.into())],
+            vec![("timelimit", long_limits), ("stamps", Value::Null), ("root_id", odd)],
+            vec![("compression", Value::Null), ("x-death", 1.into()), ("tenant", "a".into())],
+            vec![("compression", "gzip".into()), ("stamped_headers", Value::Array(vec![]))],
+            all.into_iter().map(|(key, value)| (&*key.into_owned().leak(), value)).collect(),
+        ];
+        for row in rows {
+            let mut map = Map::from_iter([("task", "t"), ("id", "1")]);
+            row.into_iter().for_each(|(key, value)| map.insert(key.to_owned(), value));
+            let (read, remains) = TaskHeaders::take(map.clone()).unwrap();
+            assert_eq!(sorted(remains.restore(read)), sorted(map.clone()));
+            map.insert("group", 5);
+            let failed = TaskHeaders::take(map.clone()).unwrap_err();
+            assert_eq!(sorted(failed.1), sorted(map));
+        }
+    }
+
+    fn sorted(map: Map) -> Vec<(String, Value)> {
+        let mut entries: Vec<_> =
+            map.into_iter().map(|(key, value)| (key.into_owned(), value)).collect();
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries
     }
 
     #[test]

@@ -53,11 +53,16 @@ impl Properties {
     pub const fn delivery_mode(persistent: bool) -> u8 {
         if persistent { Self::PERSISTENT } else { Self::TRANSIENT }
     }
+
+    /// The header `key`, if the table has it and it is not void.
+    pub fn header(&self, key: &str) -> Option<&super::Value> {
+        self.headers.as_ref()?.get(key).filter(|value| !value.is_null())
+    }
 }
 
 impl Message {
     /// The header `key`, if the message has it and it is not void.
     pub fn header(&self, key: &str) -> Option<&super::Value> {
-        self.properties.headers.as_ref()?.get(key).filter(|value| !value.is_null())
+        self.properties.header(key)
     }
 }

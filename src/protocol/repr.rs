@@ -71,6 +71,12 @@ struct Out {
 
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // As many bytes fit as characters are left, or more.
+        if text.len() <= self.left {
+            self.left -= text.chars().count();
+            self.text.push_str(text);
+            return Ok(());
+        }
         text.chars().try_for_each(|character| self.write_char(character))
     }
 

@@ -7,7 +7,6 @@
 //!
 //! Does not say where a result goes: that is the `reply_to` of the request.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::task_message::{compression, serializer, unpack};
@@ -147,8 +146,9 @@ impl ResultMeta {
     /// Reads a result message. `task_id` and `status` are needed; the correlation id is not
     /// looked at, since it may be missing or wrong.
     pub fn decode(message: &Message, limits: &Limits) -> Result<Self, Error> {
-        let serializer = serializer(message)?;
-        let plain = unpack(message, compression(message)?, limits)?;
+        let Message { properties, body } = message;
+        let serializer = serializer(properties)?;
+        let plain = unpack(body, compression(properties)?, limits)?;
         Self::from_value(serializer.decode(&plain, limits)?)
     }
 
@@ -207,24 +207,38 @@ impl ResultMeta {
         Ok(Message { properties, body })
     }
 
-    /// The entries of the map in Celery's order, without a copy of the result.
-    fn entries(&self) -> Vec<(&str, Cow<'_, Value>)> {
-        let text = |text: &Option<String>| Cow::Owned(Value::from(text.as_deref()));
+    /// The entries of the map in Celery's order, without a copy of anything.
+    fn entries(&self) -> Vec<(&str, Part<'_>)> {
         let mut entries = Vec::with_capacity(8 + self.extra.len());
-        entries.push(("status", Cow::Owned(Value::from(self.status.as_str()))));
-        entries.push(("result", Cow::Borrowed(&self.result)));
-        entries.push(("traceback", text(&self.traceback)));
-        entries.push(("children", Cow::Owned(Value::from(self.children.clone()))));
-        entries.push(("date_done", text(&self.date_done)));
+        entries.push(("status", Part::Text(self.status.as_str())));
+        entries.push(("result", Part::Value(&self.result)));
+        entries.push(("traceback", Part::text(self.traceback.as_deref())));
+        entries.push(("children", self.children.as_deref().map_or(Part::Null, Part::Array)));
+        entries.push(("date_done", Part::text(self.date_done.as_deref())));
         if self.group_id.is_some() {
-            entries.push(("group_id", text(&self.group_id)));
+            entries.push(("group_id", Part::text(self.group_id.as_deref())));
         }
         if self.parent_id.is_some() {
-            entries.push(("parent_id", text(&self.parent_id)));
+            entries.push(("parent_id", Part::text(self.parent_id.as_deref())));
         }
-        entries.extend(self.extra.iter().map(|(key, value)| (key, Cow::Borrowed(value))));
-        entries.push(("task_id", Cow::Owned(Value::from(&*self.task_id))));
+        entries.extend(self.extra.iter().map(|(key, value)| (key, Part::Value(value))));
+        entries.push(("task_id", Part::Text(&self.task_id)));
         entries
+    }
+}
+
+/// A value that is written from where it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part<'a> {
+    Null,
+    Text(&'a str),
+    Array(&'a [Value]),
+    Value(&'a Value),
+}
+
+impl<'a> Part<'a> {
+    fn text(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::Text)
     }
 }
 

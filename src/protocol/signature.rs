@@ -5,6 +5,9 @@
 //!  "subtask_type": null, "immutable": false}
 //! ```
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::{Error, Map, Value, fields};
 
 /// A call in the form in which workflows carry it.
@@ -99,6 +102,19 @@ impl Signature {
     }
 }
 
+/// As the signature map, so that a task can take a signature as an argument or return one.
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_value(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +132,16 @@ mod tests {
         let read = Signature::from_value(map(nulls.chain([("task", "t".into())])));
         assert_eq!(read, Ok(Signature::new("t")));
         assert_eq!(Signature::from_value(map([])), Err(Error::Missing { field: "task" }));
+    }
+
+    #[test]
+    fn a_signature_is_an_argument_like_any_other() {
+        let signature = Signature { args: vec![1.into()], ..Signature::new("t") };
+        let value = crate::protocol::to_value(&signature).unwrap();
+        assert_eq!(value, signature.to_value());
+        assert_eq!(crate::protocol::from_value::<Signature>(value), Ok(signature));
+        let error = crate::protocol::from_value::<Signature>(map([])).unwrap_err();
+        assert_eq!(error.to_string(), "'task' is missing");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::decode_error::Known;
+use super::headers::Remains;
 use super::{
     Compression, DecodeError, DecodeErrorKind, Error, Limits, Map, Message, Properties, Serializer,
     TaskBody, TaskHeaders, Value, fields, protocol_1,
@@ -59,48 +60,66 @@ impl TaskMessage {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn decode(message: &Message, limits: &Limits) -> Result<Self, DecodeError> {
+        let mut properties = message.properties.clone();
+        Self::take(&mut properties, &message.body, limits).map(|(read, _)| read)
+    }
+
+    /// [`decode`](Self::decode) without a copy of the texts: takes headers, `reply_to` and
+    /// `correlation_id` out of the properties. After an error they are as they were.
+    pub(crate) fn take(
+        properties: &mut Properties,
+        body: &[u8],
+        limits: &Limits,
+    ) -> Result<(Self, Remains), DecodeError> {
         let mut known = Known::default();
-        match Self::read(message, limits, &mut known) {
+        match Self::read(properties, body, limits, &mut known) {
             Ok(read) => Ok(read),
             Err((kind, source)) => {
-                known.complete(message);
+                known.complete(properties);
                 Err(DecodeError::new(kind, source, known))
             }
         }
     }
 
-    fn read(message: &Message, limits: &Limits, known: &mut Known) -> Result<Self, Failure> {
-        let headers = read_headers(message)?;
-        // From here on a failure can tell everything about the call but its arguments.
-        let (headers, rest) = match read_rest(message, limits) {
-            Ok(rest) => (headers, rest),
+    fn read(
+        properties: &mut Properties,
+        body: &[u8],
+        limits: &Limits,
+        known: &mut Known,
+    ) -> Result<(Self, Remains), Failure> {
+        let taken = take_headers(properties)?;
+        let rest = match read_rest(properties, taken.as_ref().map(|it| &it.0), body, limits) {
+            Ok(rest) => rest,
             Err(failure) => {
-                known.headers = headers.map(Box::new);
+                known.headers = taken.map(|taken| give_back(properties, taken));
                 return Err(failure);
             }
         };
-        let (headers, body) = match headers {
-            Some(headers) => match TaskBody::from_value(rest.body) {
-                Ok(body) => (headers, body),
+        let (headers, remains, body) = match taken {
+            Some(taken) => match TaskBody::from_value(rest.body) {
+                Ok(body) => (taken.0, taken.1, body),
                 Err(error) => {
-                    known.headers = Some(Box::new(headers));
+                    known.headers = Some(give_back(properties, taken));
                     return Err((DecodeErrorKind::Body, error));
                 }
             },
-            None => protocol_1::from_value(rest.body, known)?,
+            None => {
+                let (headers, body) = protocol_1::from_value(rest.body, known)?;
+                (headers, Remains::default(), body)
+            }
         };
-        let properties = &message.properties;
-        Ok(Self {
+        let read = Self {
             headers,
             body,
             serializer: rest.serializer,
             compression: rest.compression,
             priority: properties.priority,
-            reply_to: properties.reply_to.clone(),
-            correlation_id: properties.correlation_id.clone(),
+            reply_to: properties.reply_to.take(),
+            correlation_id: properties.correlation_id.take(),
             expiration_ms: properties.expiration.as_deref().and_then(|text| text.parse().ok()),
             persistent: properties.delivery_mode == Some(Properties::PERSISTENT),
-        })
+        };
+        Ok((read, remains))
     }
 
     /// Writes the message, always in protocol version 2.
@@ -157,26 +176,42 @@ impl TaskMessage {
 pub(super) type Failure = (DecodeErrorKind, Error);
 
 impl Known {
-    fn complete(&mut self, message: &Message) {
-        let text = |key| message.header(key).and_then(Value::as_str).map(str::to_owned);
+    fn complete(&mut self, properties: &Properties) {
+        let text = |key| properties.header(key).and_then(Value::as_str).map(str::to_owned);
         self.id = self.id.take().or_else(|| text("id"));
         self.task = self.task.take().or_else(|| text("task"));
-        self.reply_to.clone_from(&message.properties.reply_to);
-        self.correlation_id.clone_from(&message.properties.correlation_id);
-        self.serializer = serializer(message).ok();
+        self.reply_to.clone_from(&properties.reply_to);
+        self.correlation_id.clone_from(&properties.correlation_id);
+        self.serializer = serializer(properties).ok();
     }
 }
 
-/// The headers of protocol version 2; `None` if the message does not claim to be of it.
-fn read_headers(message: &Message) -> Result<Option<TaskHeaders>, Failure> {
-    let headers = match &message.properties.headers {
-        Some(headers) if message.header("task").is_some() => headers,
-        _ => return Ok(None),
-    };
-    TaskHeaders::decode(headers).map(Some).map_err(|error| match error {
-        Error::Missing { field: "id" } => (DecodeErrorKind::NoId, error),
-        _ => (DecodeErrorKind::Headers, error),
-    })
+/// Takes the headers of protocol version 2; `None`, and nothing taken, if the message does not
+/// claim to be of it.
+fn take_headers(properties: &mut Properties) -> Result<Option<(TaskHeaders, Remains)>, Failure> {
+    if properties.header("task").is_none() {
+        return Ok(None);
+    }
+    match TaskHeaders::take(properties.headers.take().unwrap_or_default()) {
+        Ok(taken) => Ok(Some(taken)),
+        Err(failed) => {
+            let (error, headers) = *failed;
+            properties.headers = Some(headers);
+            Err(match error {
+                Error::Missing { field: "id" } => (DecodeErrorKind::NoId, error),
+                _ => (DecodeErrorKind::Headers, error),
+            })
+        }
+    }
+}
+
+/// Puts headers back that were taken, and keeps them for the report of the failure.
+fn give_back(
+    properties: &mut Properties,
+    (headers, remains): (TaskHeaders, Remains),
+) -> Box<TaskHeaders> {
+    properties.headers = Some(remains.restore(headers.clone()));
+    Box::new(headers)
 }
 
 struct Rest {
@@ -185,24 +220,33 @@ struct Rest {
     body: Value,
 }
 
-fn read_rest(message: &Message, limits: &Limits) -> Result<Rest, Failure> {
-    let serializer = serializer(message).map_err(|error| (DecodeErrorKind::ContentType, error))?;
-    let compression =
-        compression(message).map_err(|error| (DecodeErrorKind::Compression, error))?;
-    let plain = unpack(message, compression, limits)
-        .map_err(|error| (DecodeErrorKind::Compression, error))?;
+fn read_rest(
+    properties: &Properties,
+    taken: Option<&TaskHeaders>,
+    body: &[u8],
+    limits: &Limits,
+) -> Result<Rest, Failure> {
+    let serializer =
+        serializer(properties).map_err(|error| (DecodeErrorKind::ContentType, error))?;
+    let compression = match taken {
+        Some(headers) => headers.compression.as_deref().map(str::parse).transpose(),
+        None => compression(properties),
+    };
+    let compression = compression.map_err(|error| (DecodeErrorKind::Compression, error))?;
+    let plain =
+        unpack(body, compression, limits).map_err(|error| (DecodeErrorKind::Compression, error))?;
     let body = serializer.decode(&plain, limits).map_err(|error| (DecodeErrorKind::Body, error))?;
     Ok(Rest { serializer, compression, body })
 }
 
-pub(super) fn serializer(message: &Message) -> Result<Serializer, Error> {
-    let content_type = message.properties.content_type.as_deref();
+pub(super) fn serializer(properties: &Properties) -> Result<Serializer, Error> {
+    let content_type = properties.content_type.as_deref();
     let content_type = content_type.ok_or(Error::Missing { field: "content_type" })?;
     Serializer::from_content_type(content_type).ok_or_else(|| Error::content_type(content_type))
 }
 
-pub(super) fn compression(message: &Message) -> Result<Option<Compression>, Error> {
-    match message.header("compression") {
+pub(super) fn compression(properties: &Properties) -> Result<Option<Compression>, Error> {
+    match properties.header("compression") {
         None => Ok(None),
         Some(Value::String(name)) => name.parse().map(Some),
         Some(other) => Err(fields::wrong("compression", "text", other)),
@@ -210,13 +254,13 @@ pub(super) fn compression(message: &Message) -> Result<Option<Compression>, Erro
 }
 
 pub(super) fn unpack<'a>(
-    message: &'a Message,
+    body: &'a [u8],
     compression: Option<Compression>,
     limits: &Limits,
 ) -> Result<Cow<'a, [u8]>, Error> {
     match compression {
-        None => Ok(Cow::Borrowed(&message.body)),
-        Some(method) => method.decompress(&message.body, limits.bytes_max).map(Cow::Owned),
+        None => Ok(Cow::Borrowed(body)),
+        Some(method) => method.decompress(body, limits.bytes_max).map(Cow::Owned),
     }
 }
 

@@ -122,6 +122,15 @@ impl Map {
 }
 
 impl Map {
+    /// Keeps the entries at the places that `keep` chooses.
+    pub(super) fn retain_at(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let mut at = 0;
+        self.0.retain(|_| {
+            at += 1;
+            keep(at - 1)
+        });
+    }
+
     /// Leaves the last value of each repeated key, at the place of its first one.
     ///
     /// Decoders call this once for each map, since looking at every insertion would make a large

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::inbox::Registration;
 use super::slot::Known;
-use super::{ResultError, TaskFailure};
+use super::{AnyResult, ResultError, TaskFailure};
 use crate::protocol::{Exception, ResultMeta, TaskState, Value, from_value};
 
 /// The result of a task that was sent, now or later.
@@ -21,17 +21,35 @@ pub struct AsyncResult<T = Value> {
     task_id: Arc<str>,
     /// `None` for calls with `ignore_result`.
     registration: Option<Arc<Registration>>,
+    parent: Option<Arc<AnyResult>>,
     output: PhantomData<fn() -> T>,
 }
 
 impl<T> AsyncResult<T> {
     pub(crate) fn new(task_id: Arc<str>, registration: Option<Arc<Registration>>) -> Self {
-        Self { task_id, registration, output: PhantomData }
+        Self { task_id, registration, parent: None, output: PhantomData }
+    }
+
+    /// The same result, which follows from `parent`.
+    pub(crate) fn after(mut self, parent: Option<Arc<AnyResult>>) -> Self {
+        self.parent = parent;
+        self
+    }
+
+    /// The result that this one follows from: of the step before in a chain, of the header of a
+    /// chord. `None` where a workflow begins.
+    pub fn parent(&self) -> Option<&AnyResult> {
+        self.parent.as_deref()
     }
 
     /// Id of the task.
     pub fn id(&self) -> &str {
         &self.task_id
+    }
+
+    /// Whether the call was made without a wish for its result: then nothing ever arrives here.
+    pub fn ignored(&self) -> bool {
+        self.registration.is_none()
     }
 
     /// The latest state that was reported; `PENDING` if there was no report.
@@ -63,7 +81,18 @@ impl<T> AsyncResult<T> {
 
     /// The same task with its value read as another type.
     pub fn typed<U>(self) -> AsyncResult<U> {
-        AsyncResult::new(self.task_id, self.registration)
+        let Self { task_id, registration, parent, .. } = &self;
+        AsyncResult::new(task_id.clone(), registration.clone()).after(parent.clone())
+    }
+
+    /// Takes what keeps this result from being dropped at once.
+    pub(super) fn take_parent(&mut self) -> Option<Arc<AnyResult>> {
+        self.parent.take()
+    }
+
+    /// Waits for the value as it came.
+    pub(super) async fn value(&self) -> Result<Value, ResultError> {
+        value(self.ended().await?)
     }
 
     /// Waits for the final report.
@@ -103,9 +132,14 @@ impl<T: DeserializeOwned> AsyncResult<T> {
 
 /// Turns a final report into the value or the error.
 fn read<T: DeserializeOwned>(meta: ResultMeta) -> Result<T, ResultError> {
+    let task_id = meta.task_id.clone();
+    from_value(value(meta)?).map_err(|source| ResultError::Mismatch { task_id, source })
+}
+
+fn value(meta: ResultMeta) -> Result<Value, ResultError> {
     let ResultMeta { task_id, status, result, traceback, .. } = meta;
     if status == TaskState::Success {
-        return from_value(result).map_err(|source| ResultError::Mismatch { task_id, source });
+        return Ok(result);
     }
     let exception = Exception::from_value(&result)
         .unwrap_or_else(|| Exception::new("builtins", "Exception", result));
@@ -123,7 +157,13 @@ impl<T: DeserializeOwned + Send + 'static> IntoFuture for AsyncResult<T> {
 
 impl<T> Clone for AsyncResult<T> {
     fn clone(&self) -> Self {
-        Self::new(self.task_id.clone(), self.registration.clone())
+        Self::new(self.task_id.clone(), self.registration.clone()).after(self.parent.clone())
+    }
+}
+
+impl<T> Drop for AsyncResult<T> {
+    fn drop(&mut self) {
+        AnyResult::drop_line(self.parent.take());
     }
 }
 

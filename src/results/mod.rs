@@ -9,12 +9,17 @@
 //! **Invariant:** memory is bounded by the [`AsyncResult`]s that the program holds. What nobody
 //! waits for (late, duplicate or forgotten results) is acked and dropped.
 
+mod any;
 mod error;
+mod group;
 mod handle;
 mod inbox;
+pub(crate) mod join;
 pub(crate) mod reply;
 mod slot;
 
+pub use any::AnyResult;
 pub use error::{ResultError, TaskFailure};
+pub use group::{GroupProgress, GroupResult};
 pub use handle::{AsyncResult, Updates};
 pub(crate) use inbox::{Inbox, InboxOptions};

@@ -4,7 +4,7 @@
 //! implements, and calls of other tasks through the client.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,9 +13,11 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::{State, StateMap, TaskError};
-use crate::client::{Client, Lineage};
-use crate::protocol::{Map, Serializer, Value, ValueError, to_value};
+use super::{Registry, State, StateMap, TaskDef, TaskError, TaskResult};
+use crate::client::canvas::{Ready, Step, WorkflowError};
+use crate::client::{Client, Lineage, Trail};
+use crate::protocol::canvas::Canvas;
+use crate::protocol::{Map, Serializer, Signature, Value, ValueError, to_value};
 
 /// Facts about one call, as its message and its delivery tell them.
 ///
@@ -55,6 +57,8 @@ pub struct Request {
     pub group: Option<String>,
     /// Place in the group.
     pub group_index: Option<i64>,
+    /// How often the call was replaced by another one before.
+    pub replaced_task_nesting: i64,
 
     // The message.
     /// Queue to which results go.
@@ -101,6 +105,8 @@ pub struct Environment {
     pub client: Option<Client>,
     /// Publishes state updates.
     pub updates: Option<Arc<dyn StateUpdates>>,
+    /// The tasks of this worker, which `celery.map` and its like call.
+    pub registry: Option<Arc<Registry>>,
     /// Runs the updates of blocking tasks; without one, each of them gets a runtime of its own.
     pub runtime: Option<Handle>,
 }
@@ -162,6 +168,8 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     request: Arc<Request>,
     environment: Arc<Environment>,
+    /// What the call has called; made by the first call.
+    trail: OnceLock<Arc<Trail>>,
     /// Shared, because a token's own clones take a lock.
     cancelled: Arc<CancellationToken>,
 }
@@ -173,7 +181,7 @@ impl Context {
         environment: Arc<Environment>,
         cancelled: Arc<CancellationToken>,
     ) -> Self {
-        Self(Arc::new(Inner { request, environment, cancelled }))
+        Self(Arc::new(Inner { request, environment, trail: OnceLock::new(), cancelled }))
     }
 
     /// A context to call a task's function with in a test: updates go nowhere.
@@ -247,20 +255,64 @@ impl Context {
     }
 
     /// A client whose calls are made on behalf of this one: they carry its id as `parent_id`, its
-    /// `root_id`, and its priority unless they have one of their own.
+    /// `root_id`, and its priority unless they have one of their own; the result of this one names
+    /// them as its `children`.
+    ///
+    /// Their ids are derived from this one's, from their task and their arguments: if this call is
+    /// delivered again and makes the same calls again, they have the same ids again.
     ///
     /// # Panics
     /// In a context that was made without a client, which workers never do.
     pub fn client(&self) -> Client {
-        let Inner { request, environment, .. } = &*self.0;
+        let Inner { request, environment, trail, .. } = &*self.0;
         let client = environment.client.as_ref();
+        // A retry is another run, whose calls are others.
+        let trail = trail.get_or_init(|| Arc::new(Trail::new(&request.id, request.retries)));
         client.expect("this context has no client: workers give one, tests may").on_behalf_of(
             Lineage {
                 task_id: request.id.as_str().into(),
                 root_id: request.root_id.as_deref().unwrap_or(&request.id).into(),
                 priority: request.delivery_info.priority,
+                trail: Arc::clone(trail),
             },
         )
+    }
+
+    /// Takes the references of the results of what the call has called.
+    pub(crate) fn take_children(&self) -> Vec<Value> {
+        self.0.trail.get().map_or_else(Vec::new, |trail| trail.take())
+    }
+
+    /// Ends this call in favour of another one, which may be a whole workflow.
+    ///
+    /// It gets this call's id, its caller, its place in a group or chord, and everything that was
+    /// to follow it; this call itself reports nothing. Return what this returns:
+    ///
+    /// ```
+    /// use celeriac::{Context, Signature, TaskResult, task};
+    ///
+    /// #[task]
+    /// async fn total(cx: Context, prices: Vec<i64>) -> TaskResult<i64> {
+    ///     if prices.len() > 1000 {
+    ///         return cx.replace(Signature::<i64>::new("shop.total_of_many").arg(prices));
+    ///     }
+    ///     Ok(prices.iter().sum())
+    /// }
+    /// # let _ = total::NAME;
+    /// ```
+    ///
+    /// A group gives the list of its results.
+    ///
+    /// # Errors
+    /// Always: that is how a task ends early. With a [`TaskError`] of another kind, if the
+    /// arguments of the replacement cannot be serialized.
+    pub fn replace<T>(&self, by: impl Replacement<T>) -> TaskResult<T> {
+        Err(by.into_replacement().map_or_else(TaskError::permanent, TaskError::replace))
+    }
+
+    /// The task of this name, if this worker has it.
+    pub(super) fn task(&self, name: &str) -> Option<&'static TaskDef> {
+        self.0.environment.registry.as_ref()?.task(name)
     }
 
     /// Shared state by its type, as a `State<T>` parameter gets it.
@@ -279,6 +331,29 @@ impl Context {
         let meta = meta.map_err(UpdateError::Meta)?;
         let updates = self.0.environment.updates.as_ref();
         Ok(updates.map(|updates| updates.publish(&self.0.request, state, meta)))
+    }
+}
+
+/// What can take the place of a call whose result is a `T`: a signature or workflow that yields
+/// one, or a [`protocol::Signature`](Signature) that came as an argument, of which nobody knows
+/// what it yields.
+pub trait Replacement<T> {
+    /// The call or workflow as other messages carry it.
+    ///
+    /// # Errors
+    /// The first mistake that was made in building it.
+    fn into_replacement(self) -> Result<Signature, WorkflowError>;
+}
+
+impl<S: Step<In: Ready>> Replacement<S::Out> for S {
+    fn into_replacement(self) -> Result<Signature, WorkflowError> {
+        self.into_canvas().map(Canvas::into_signature)
+    }
+}
+
+impl<T> Replacement<T> for Signature {
+    fn into_replacement(self) -> Result<Signature, WorkflowError> {
+        Ok(self)
     }
 }
 

@@ -26,6 +26,8 @@ pub struct TaskDef {
     pub options: TaskOptions,
     /// Parameters that are on the wire, in order.
     pub params: &'static [Param],
+    /// Whether there is a [`Context`] parameter; what Celery calls a bound task.
+    pub bound: bool,
     /// Types of the `State<T>` parameters.
     pub states: &'static [StateType],
     /// Runs the function.
@@ -81,6 +83,29 @@ impl TaskOptions {
         retry_delay: None,
         track_started: None,
     };
+}
+
+impl TaskOptions {
+    /// Adds to the options of a call what the sender decides and the call leaves open.
+    pub(crate) fn complete(&self, call: &mut Map) {
+        let mut set = |key: &'static str, value: Option<Value>| {
+            if let Some(value) = value
+                && call.get(key).is_none_or(Value::is_null)
+            {
+                call.insert(key, value);
+            }
+        };
+        set("priority", self.priority.map(|it| u32::from(it).into()));
+        set("ignore_result", self.ignore_result.map(Value::from));
+        set("time_limit", self.time_limit.map(|it| it.as_secs_f64().into()));
+        set("soft_time_limit", self.soft_time_limit.map(|it| it.as_secs_f64().into()));
+        let addressed = ["queue", "exchange", "routing_key"].into_iter();
+        if addressed.filter_map(|key| call.get(key)).all(Value::is_null)
+            && let Some(queue) = self.queue
+        {
+            call.insert("queue", queue);
+        }
+    }
 }
 
 /// When a task's message is acknowledged.

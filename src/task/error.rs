@@ -8,7 +8,7 @@ use std::any::{Any, type_name};
 use std::error::Error;
 use std::fmt;
 
-use crate::protocol::{Exception, Value};
+use crate::protocol::{Exception, Signature, Value};
 
 /// The result of a task's function; `TaskResult` alone is what a run hands to the worker.
 pub type TaskResult<T = Value> = Result<T, TaskError>;
@@ -43,6 +43,8 @@ pub struct TaskError {
     kind: TaskErrorKind,
     exception: Exception,
     traceback: Option<String>,
+    /// Only with [`TaskErrorKind::Replace`].
+    replacement: Option<Box<Signature>>,
 }
 
 /// What is to become of a task that failed.
@@ -59,6 +61,8 @@ pub enum TaskErrorKind {
     },
     /// The message is settled, and no result is stored.
     Ignore,
+    /// Another call takes the place of this one: its id, its caller, and all that was to follow.
+    Replace,
 }
 
 impl TaskError {
@@ -81,24 +85,20 @@ impl TaskError {
     /// is parked in `<queue>.dead` and the caller gets a FAILURE of the class `Reject`, as from
     /// Celery 5.7.
     pub fn reject(reason: impl Into<String>, requeue: bool) -> Self {
-        Self {
-            kind: TaskErrorKind::Reject { requeue },
-            exception: Exception::reject(reason),
-            traceback: None,
-        }
+        Self::bare(TaskErrorKind::Reject { requeue }, Exception::reject(reason))
     }
 
     /// Ends the task without a result, as if nobody had asked.
     pub fn ignore() -> Self {
-        Self {
-            kind: TaskErrorKind::Ignore,
-            exception: Exception {
-                exc_type: "Ignore".to_owned(),
-                exc_module: Some("celery.exceptions".to_owned()),
-                exc_message: Vec::new(),
-            },
-            traceback: None,
-        }
+        let mut exception = Exception::new("celery.exceptions", "Ignore", Value::Null);
+        exception.exc_message.clear();
+        Self::bare(TaskErrorKind::Ignore, exception)
+    }
+
+    /// Ends the task in favour of another call; see [`Context::replace`](super::Context::replace).
+    pub fn replace(by: Signature) -> Self {
+        let exception = Exception::new("celery.exceptions", "Ignore", "Replaced by new task");
+        Self { replacement: Some(Box::new(by)), ..Self::bare(TaskErrorKind::Replace, exception) }
     }
 
     /// An exception that a Python caller can catch by its class: `python("ValueError",
@@ -118,6 +118,10 @@ impl TaskError {
     /// Arguments that do not fit the parameters; trying again does not help.
     pub(crate) fn type_error(message: impl Into<String>) -> Self {
         Self::from(Exception::type_error(message)).with_kind(TaskErrorKind::Permanent)
+    }
+
+    fn bare(kind: TaskErrorKind, exception: Exception) -> Self {
+        Self { kind, exception, traceback: None, replacement: None }
     }
 
     /// The same error, with another verdict.
@@ -149,6 +153,11 @@ impl TaskError {
         self.traceback.as_deref()
     }
 
+    /// Takes the call that takes this one's place, if the task has asked for one.
+    pub(crate) fn take_replacement(&mut self) -> Option<Box<Signature>> {
+        self.replacement.take()
+    }
+
     /// Takes the error apart, for the result message.
     pub fn into_parts(self) -> (TaskErrorKind, Exception, Option<String>) {
         (self.kind, self.exception, self.traceback)
@@ -166,7 +175,7 @@ impl TaskError {
         let module = exception.exc_module.as_deref().filter(|module| *module != "builtins");
         let dot = if module.is_some() { "." } else { "" };
         let traceback = format!("{}{dot}{exception}", module.unwrap_or_default());
-        Self { kind: TaskErrorKind::Retryable, exception, traceback: Some(traceback) }
+        Self { traceback: Some(traceback), ..Self::bare(TaskErrorKind::Retryable, exception) }
     }
 
     fn from_error(error: &(dyn Error + 'static), path: &str) -> Self {

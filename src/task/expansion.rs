@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::arguments::Arguments;
 use super::{Context, IntoTaskError, Invocation, Param, TaskDef, TaskError, TaskResult};
 use crate::client::Signature;
+use crate::client::canvas::{self, Group};
 use crate::protocol::{Exception, to_value};
 
 /// Takes an invocation apart: its context, and its arguments bound to the parameters.
@@ -68,4 +69,21 @@ pub fn signature<Out>(def: &'static TaskDef) -> Signature<Out> {
         signature = signature.soft_time_limit(limit);
     }
     signature
+}
+
+/// One task for many items; see the macro's `starmap`.
+pub fn starmap<Out, T: Serialize>(
+    call: Signature<Out>,
+    items: impl IntoIterator<Item = T>,
+) -> Signature<Vec<Out>> {
+    canvas::starmap(call, items)
+}
+
+/// Several tasks for many items; see the macro's `chunks`.
+pub fn chunks<Out, T: Serialize>(
+    call: Signature<Out>,
+    items: impl IntoIterator<Item = T>,
+    size: usize,
+) -> Group<Vec<Vec<Out>>> {
+    canvas::chunked(call, items, size)
 }

@@ -16,6 +16,7 @@
 //! never a panic.
 
 mod arguments;
+mod builtin;
 mod context;
 mod definition;
 mod error;
@@ -27,7 +28,9 @@ mod outcome;
 mod registry;
 mod state;
 
-pub use context::{Context, DeliveryInfo, Environment, Request, StateUpdates, UpdateError};
+pub use context::{
+    Context, DeliveryInfo, Environment, Replacement, Request, StateUpdates, UpdateError,
+};
 #[doc(hidden)]
 pub use definition::Submitted;
 pub use definition::{Acks, Invocation, Param, Run, StateType, TaskDef, TaskOptions};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{TaskError, TaskErrorKind, TaskResult};
-use crate::protocol::{Exception, Value};
+use crate::protocol::{Exception, Signature, Value};
 
 /// The end of one call.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ pub enum Outcome {
     },
     /// The function wants no result to be stored.
     Ignore,
+    /// The function has put another call in the place of its own.
+    Replaced {
+        /// That call.
+        by: Box<Signature>,
+    },
     /// The function was not run, or not to its end, on purpose.
     Revoked {
         /// `revoked`, `terminated` or `expired`.
@@ -64,6 +69,7 @@ impl Outcome {
             Self::Retry { .. } => "retry",
             Self::Reject { .. } => "reject",
             Self::Ignore => "ignore",
+            Self::Replaced { .. } => "replaced",
             Self::Revoked { .. } => "revoked",
             Self::TimedOut { .. } => "timed-out",
             Self::Panicked { .. } => "panicked",
@@ -81,27 +87,43 @@ impl Outcome {
             | Self::TimedOut { .. }
             | Self::Panicked { .. }
             | Self::Lost { .. } => Some("FAILURE"),
-            Self::Reject { .. } | Self::Ignore => None,
+            Self::Reject { .. } | Self::Ignore | Self::Replaced { .. } => None,
+        }
+    }
+
+    /// The exception and its traceback, if the call has failed for good: then errbacks are called.
+    pub fn failure(&self) -> Option<(Exception, Option<String>)> {
+        match self {
+            Self::Success(_)
+            | Self::Retry { .. }
+            | Self::Reject { requeue: true, .. }
+            | Self::Ignore
+            | Self::Replaced { .. }
+            | Self::Revoked { .. } => None,
+            Self::Reject { requeue: false, reason } => {
+                Some((Exception::reject(reason.as_str()), None))
+            }
+            Self::Failure(error) => {
+                Some((error.exception().clone(), error.traceback().map(str::to_owned)))
+            }
+            Self::TimedOut { limit, soft } => Some((timed_out(*limit, *soft), None)),
+            Self::Panicked { message, backtrace } => {
+                Some((Exception::new("celeriac", "Panic", message.as_str()), backtrace.clone()))
+            }
+            Self::Lost { reason } => Some((billiard("WorkerLostError", reason.as_str()), None)),
         }
     }
 
     /// The exception that the caller gets, with its traceback; `None` if there is none.
     pub fn into_exception(self) -> Option<(Exception, Option<String>)> {
         match self {
-            Self::Success(_) | Self::Reject { .. } | Self::Ignore => None,
+            Self::Success(_) | Self::Reject { .. } | Self::Ignore | Self::Replaced { .. } => None,
             Self::Failure(error) | Self::Retry { error, .. } => {
                 let (_, exception, traceback) = error.into_parts();
                 Some((exception, traceback))
             }
             Self::Revoked { reason } => Some((Exception::task_revoked(&reason), None)),
-            Self::TimedOut { limit: _, soft: true } => {
-                let mut exception = billiard("SoftTimeLimitExceeded", Value::Null);
-                exception.exc_message.clear();
-                Some((exception, None))
-            }
-            Self::TimedOut { limit, soft: false } => {
-                Some((billiard("TimeLimitExceeded", seconds(limit)), None))
-            }
+            Self::TimedOut { limit, soft } => Some((timed_out(limit, soft), None)),
             Self::Panicked { message, backtrace } => {
                 Some((Exception::new("celeriac", "Panic", message), backtrace))
             }
@@ -113,12 +135,18 @@ impl Outcome {
 /// What the function returned, where no retry is left.
 impl From<TaskResult> for Outcome {
     fn from(result: TaskResult) -> Self {
-        let error = match result {
+        let mut error = match result {
             Ok(value) => return Self::Success(value),
             Err(error) => error,
         };
+        if let Some(by) = error.take_replacement() {
+            return Self::Replaced { by };
+        }
         match error.kind() {
-            TaskErrorKind::Retryable | TaskErrorKind::Permanent => Self::Failure(error),
+            // A replacement without a call is a mistake that only `with_kind` can make.
+            TaskErrorKind::Retryable | TaskErrorKind::Permanent | TaskErrorKind::Replace => {
+                Self::Failure(error)
+            }
             TaskErrorKind::Reject { requeue } => {
                 let reason = error.exception().exc_message.first().and_then(Value::as_str);
                 Self::Reject { reason: reason.unwrap_or_default().to_owned(), requeue }
@@ -131,6 +159,15 @@ impl From<TaskResult> for Outcome {
 /// An exception of the process pool, where Celery's limits live.
 fn billiard(class: &str, argument: impl Into<Value>) -> Exception {
     Exception::new("billiard.exceptions", class, argument)
+}
+
+fn timed_out(limit: Duration, soft: bool) -> Exception {
+    if !soft {
+        return billiard("TimeLimitExceeded", seconds(limit));
+    }
+    let mut exception = billiard("SoftTimeLimitExceeded", Value::Null);
+    exception.exc_message.clear();
+    exception
 }
 
 /// Seconds as Celery writes limits: whole ones as integers.
@@ -157,6 +194,9 @@ mod tests {
         check(Err(TaskError::permanent("x")), "failure", Some("FAILURE"));
         check(Err(TaskError::reject("x", true)), "reject", None);
         check(Err(TaskError::ignore()), "ignore", None);
+        check(Err(TaskError::replace(Signature::new("other"))), "replaced", None);
+        let empty = TaskError::new("x").with_kind(TaskErrorKind::Replace);
+        check(Err(empty), "failure", Some("FAILURE"));
     }
 
     #[test]
@@ -164,6 +204,8 @@ mod tests {
         #[track_caller]
         fn check(outcome: Outcome, state: &str, text: &str) {
             assert_eq!(outcome.state(), Some(state));
+            let failure = outcome.failure().map(|(exception, _)| exception.to_string());
+            assert_eq!(failure, (state == "FAILURE").then(|| text.to_owned()));
             assert_eq!(outcome.into_exception().unwrap().0.to_string(), text);
         }
         let revoked = Outcome::Revoked { reason: "expired".into() };

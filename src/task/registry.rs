@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::definition::Submitted;
-use super::{StateMap, TaskDef};
+use super::{StateMap, TaskDef, builtin};
 
 /// All tasks that are linked in, by name.
 #[derive(Debug)]
@@ -62,14 +62,15 @@ impl Registry {
         }
     }
 
-    /// The task of this name.
+    /// The task of this name; Celery's own (`celery.map` and so on) are always there.
     pub fn task(&self, name: &str) -> Option<&'static TaskDef> {
-        self.tasks.get(name).copied()
+        self.tasks.get(name).copied().or_else(|| builtin::find(name))
     }
 
-    /// All names, sorted.
+    /// All names, sorted; like Celery's, without those that begin with `celery.`.
     pub fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.tasks.keys().copied().collect();
+        let shown = |name: &&str| !builtin::is_hidden(name);
+        let mut names: Vec<_> = self.tasks.keys().copied().filter(shown).collect();
         names.sort_unstable();
         names
     }
@@ -149,6 +150,7 @@ mod tests {
             line,
             options: TaskOptions::DEFAULT,
             params: &[],
+            bound: false,
             states,
             run: Run::Blocking(|_| Ok(Value::Null)),
         }
@@ -172,6 +174,7 @@ mod tests {
         assert_eq!(registry.names(), ["shop.add", "shop.charge"]);
         assert_eq!(registry.task("shop.charge").unwrap().line, 20);
         assert!(registry.task("shop.refund").is_none());
+        assert!(registry.task("celery.map").is_some(), "built in, and not listed");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tracing::{debug, info};
 
 use super::executor::Executor;
+use super::join::Joining;
 use super::running::{Crew, Stopped};
 use super::{Error, intake, settle};
 use crate::amqp::{self, Connection, ConnectionState, ConsumerHandle, Deliveries, Delivery};
@@ -20,13 +22,15 @@ pub(super) struct Consuming {
     pub(super) connection: Connection,
     pub(super) deliveries: Deliveries,
     pub(super) handle: ConsumerHandle,
+    /// `None` if this worker does not join.
+    pub(super) joining: Option<Joining>,
     pub(super) crew: Arc<Crew>,
 }
 
 impl Consuming {
     /// Consumes until told to stop, or until the connection is lost for good.
     pub(super) async fn run(self) -> Result<Stopped, Error> {
-        let Self { connection, mut deliveries, handle, crew } = self;
+        let Self { connection, mut deliveries, handle, mut joining, crew } = self;
         let cold = crew.stop.cold.clone();
         let (finished, settling) = mpsc::channel(FINISHED_MAX);
         let mut settling = tokio::spawn(settle::run(settling, Arc::clone(&crew)));
@@ -50,6 +54,17 @@ impl Consuming {
                 connection.close().await;
                 return Err(Error::Lost(error));
             }
+            given_up = no_more_joining(joining.as_mut()) => {
+                // Chords would wait for this worker's share, and nobody would know.
+                crew.stop.cold.cancel();
+                settling.abort();
+                handle.close().await;
+                connection.close().await;
+                return match given_up {
+                    Ok(error) => Err(Error::Lost(error)),
+                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                };
+            }
             settled = working => {
                 if let Err(failed) = settled {
                     std::panic::resume_unwind(failed.into_panic());
@@ -68,6 +83,11 @@ impl Consuming {
             handle.close().await;
         }
         connection.close().await;
+        // The last parts that this worker has run may have completed chords. A cold stop leaves
+        // that to the next joiner.
+        if let Some(joining) = joining.filter(|_| stopped == Stopped::Warm) {
+            joining.stop().await;
+        }
         crew.client.close().await;
         Ok(stopped)
     }
@@ -83,6 +103,14 @@ async fn given_up(connection: &Connection) -> Arc<amqp::Error> {
         if states.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Completes when the joiners have given up.
+async fn no_more_joining(joining: Option<&mut Joining>) -> Result<Arc<amqp::Error>, JoinError> {
+    match joining {
+        Some(joining) => joining.given_up().await,
+        None => std::future::pending().await,
     }
 }
 

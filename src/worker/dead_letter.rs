@@ -18,8 +18,8 @@ pub(super) struct Reason {
 /// Addresses `message` to the parking queue with the reason in its headers.
 ///
 /// The body and everything that the sender wrote stay as they are, so that the message can be
-/// put back. Parked messages do not expire: the sender's `expiration` is taken off and kept in a
-/// header. A header of an earlier parking is replaced.
+/// put back. Parked messages do not expire and are the worker's own: the sender's `expiration` and
+/// `user_id` are taken off and kept in headers. A header of an earlier parking is replaced.
 ///
 /// All headers travel in one frame. Where the sender's leave no room, `fits` says so, and ours are
 /// cut down to the reason, then left out. A message that was delivered fits without them, unless
@@ -40,7 +40,11 @@ pub(super) fn park(
         own.remove(trace);
     }
     let expiration = properties.expiration.take();
-    let story = story(reason, request, &own, expiration);
+    let mut story = story(reason, request, &own, expiration);
+    // The broker refuses the name of another user than the one who publishes.
+    if let Some(user_id) = properties.user_id.take() {
+        story.insert("dead_user_id", user_id);
+    }
     properties.delivery_mode = Some(Properties::PERSISTENT);
     let brief = Map::from_iter([("dead_reason", Value::from(reason.word))]);
     let mut try_with = |own: &Map, added: &Map| {
@@ -114,6 +118,7 @@ mod tests {
         let mut message = Message { body: b"body".to_vec(), ..Message::default() };
         message.properties.headers = Some(headers);
         message.properties.expiration = Some("1000".to_owned());
+        message.properties.user_id = Some("sender".to_owned());
         let reason = Reason { word: "body", error: "it is not a task".to_owned() };
         let size = |headers: &Map| {
             headers.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>()
@@ -122,6 +127,7 @@ mod tests {
         let publish = park(message, &reason, &Request::default(), fits);
         assert_eq!(publish.message.body, b"body");
         assert_eq!(publish.message.properties.expiration, None);
+        assert_eq!(publish.message.properties.user_id, None);
         publish.message.properties.headers.unwrap()
     }
 
@@ -130,7 +136,8 @@ mod tests {
         let keys =
             |headers: &Map| headers.iter().map(|(key, _)| key.to_owned()).collect::<Vec<_>>();
         let all = parked(&[100, 200, 300], 10_000);
-        assert_eq!(all.len(), 3 + 9);
+        assert_eq!(all.len(), 3 + 10);
+        assert_eq!(all.get("dead_user_id").and_then(Value::as_str), Some("sender"));
         assert_eq!(all.get("dead_expiration").and_then(Value::as_str), Some("1000"));
         assert_eq!(keys(&parked(&[100, 200, 300], 650)), ["a", "b", "c", "dead_reason"]);
         assert_eq!(keys(&parked(&[100, 200, 300], 603)), ["a", "b", "c"]);

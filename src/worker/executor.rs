@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Instrument, debug};
 
 use super::admission::{Admission, admit};
+use super::errback::{self, Errback};
 use super::guard::{self, Guarded, Panicked};
 use super::intake::Job;
 use super::journal;
@@ -103,8 +104,21 @@ impl Executor {
     }
 
     /// Hands on a request that needs no slot.
-    pub(super) async fn finish(&self, finished: Finished) {
-        let _ = self.finished.send(finished).await;
+    pub(super) async fn finish(&self, mut finished: Finished) {
+        let crew = &self.lanes.crew;
+        let errbacks = match finished.ending.failure() {
+            Some(_) => errback::take(&mut finished.unsettled, &crew.registry),
+            None => Vec::new(),
+        };
+        if errbacks.is_empty() {
+            let _ = self.finished.send(finished).await;
+            return;
+        }
+        let (lanes, handed_on) = (Arc::clone(&self.lanes), self.finished.clone());
+        tokio::spawn(async move {
+            lanes.call(errbacks, &finished).await;
+            let _ = handed_on.send(finished).await;
+        });
     }
 }
 
@@ -161,12 +175,13 @@ impl Lanes {
     }
 
     async fn execute(&self, job: Job) -> Finished {
-        let Job { unsettled, task, args, kwargs } = job;
+        let Job { mut unsettled, task, args, kwargs } = job;
         let context = Context::new(
             Arc::clone(&unsettled.request),
             Arc::clone(&self.crew.environment),
             Arc::clone(&self.crew.stop.cold),
         );
+        let calls = context.clone();
         let invocation = Invocation { args, kwargs, context };
         // What the task logs itself carries its id and name.
         let span = journal::span(&unsettled.request);
@@ -185,7 +200,23 @@ impl Lanes {
         };
         let outcome = outcome(ended);
         journal::ended(&unsettled.request, &outcome, started.elapsed());
-        Finished { unsettled, ending: Ending::Ended(outcome) }
+        unsettled.children = calls.take_children();
+        let has_sequel = unsettled.sequel.is_some();
+        let mut finished = Finished { unsettled, ending: Ending::Ended(outcome) };
+        if has_sequel && finished.ending.failure().is_some() {
+            let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
+            self.call(errbacks, &finished).await;
+        }
+        finished
+    }
+
+    async fn call(&self, errbacks: Vec<Errback>, finished: &Finished) {
+        if errbacks.is_empty() {
+            return;
+        }
+        let Some(failure) = finished.ending.failure() else { return };
+        let request = &finished.unsettled.request;
+        errback::call(errbacks, request, failure, &self.crew.environment).await;
     }
 
     /// Tells the caller that the task runs, if that is asked for. Nothing depends on it, so that

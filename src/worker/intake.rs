@@ -3,17 +3,21 @@
 //! Runs nothing and publishes nothing. **Invariant:** nothing that arrives is lost here: what is
 //! not a job comes back as a refusal with the delivery's token in it.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::dead_letter::Reason;
+use super::follow::chained;
+use super::original::Original;
 use super::running::Crew;
+use super::sequel::Sequel;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::Delivery;
 use crate::protocol::{
-    DecodeError, DecodeErrorKind, Embed, Exception, Map, Serializer, TaskHeaders, TaskMessage,
+    DecodeError, DecodeErrorKind, Exception, Map, Serializer, TaskBody, TaskHeaders, TaskMessage,
     Value,
 };
 use crate::task::{DeliveryInfo, Request, TaskDef};
@@ -29,29 +33,35 @@ pub(super) struct Job {
 
 /// Reads one delivery.
 pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>> {
-    let Delivery { message, exchange, routing_key, queue, redelivered, token } = delivery;
+    let Delivery { mut message, exchange, routing_key, queue, redelivered, token } = delivery;
     let priority = message.properties.priority;
     let queue = queue.to_string();
     let delivery_info = DeliveryInfo { exchange, routing_key, queue, priority, redelivered };
     let hostname = crew.info.hostname.clone();
-    let decoded = TaskMessage::decode(&message, &crew.limits);
-    let unsettled =
-        |request| Box::new(Unsettled { request: Arc::new(request), message, token: Some(token) });
-    let task_message = match decoded {
-        Ok(task_message) => task_message,
+    let decoded = TaskMessage::take(&mut message.properties, &message.body, &crew.limits);
+    let unsettled = |request, original, sequel| {
+        let (request, token, children) = (Arc::new(request), Some(token), Vec::new());
+        Box::new(Unsettled { request, original, token, sequel, children })
+    };
+    let (mut task_message, remains) = match decoded {
+        Ok(decoded) => decoded,
         Err(failed) => {
-            let error = chain(&failed);
+            let error = chained(&failed);
             let exception = match failed.kind() {
                 DecodeErrorKind::ContentType => Exception::content_disallowed(error.as_str()),
                 _ => Exception::decode_error(error.as_str()),
             };
             let request = Request { delivery_info, hostname, ..unreadable(&failed) };
-            return Err(refused(unsettled(request), (failed.reason(), error, exception)));
+            let sequel = failed.headers().and_then(|headers| Sequel::of_headers(&headers.extra));
+            let unsettled = unsettled(request, Original::untouched(message), sequel);
+            return Err(refused(unsettled, (failed.reason(), error, exception)));
         }
     };
-    let judged = check(&task_message, crew);
+    let TaskBody { args, kwargs, embed } = take(&mut task_message.body);
+    let (sequel, problem) = Sequel::read(embed, &task_message.headers.extra);
+    let judged = check(&task_message, problem, crew);
     let ignore_result = judged.as_ref().ok().and_then(|task| task.options.ignore_result);
-    let TaskMessage { headers, body, serializer, reply_to, correlation_id, .. } = task_message;
+    let TaskMessage { mut headers, serializer, reply_to, correlation_id, .. } = task_message;
     let zone = &crew.client.config().timezone;
     let addressed = Request {
         delivery_info,
@@ -61,10 +71,10 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>
         correlation_id,
         ..Request::default()
     };
-    let request = facts(headers, ignore_result.unwrap_or(false), zone, addressed);
-    let unsettled = unsettled(request);
+    let request = facts(&mut headers, ignore_result.unwrap_or(false), zone, addressed);
+    let unsettled = unsettled(request, Original::without(message, headers, remains), sequel);
     match judged {
-        Ok(task) => Ok(Job { unsettled, task, args: body.args, kwargs: body.kwargs }),
+        Ok(task) => Ok(Job { unsettled, task, args, kwargs }),
         Err(refusal) => Err(refused(unsettled, refusal)),
     }
 }
@@ -75,9 +85,10 @@ fn refused(unsettled: Box<Unsettled>, (word, error, exception): Refusal) -> Box<
 }
 
 /// The facts of the headers, added to those of the delivery. `ignore_result` is the task's own
-/// setting, which holds when the message does not say.
+/// setting, which holds when the message does not say. Takes the texts out of `headers`; they are
+/// those that [`Original::restore`] puts back.
 fn facts(
-    headers: TaskHeaders,
+    headers: &mut TaskHeaders,
     ignore_result: bool,
     zone: &TimeZone,
     addressed: Request,
@@ -90,18 +101,19 @@ fn facts(
         soft_time_limit: limit(headers.timelimit.soft),
         retries: u32::try_from(headers.retries).unwrap_or(0),
         ignore_result: headers.ignore_result.unwrap_or(ignore_result),
-        id: headers.id,
-        task: headers.task,
-        shadow: headers.shadow,
-        argsrepr: headers.argsrepr,
-        kwargsrepr: headers.kwargsrepr,
-        root_id: headers.root_id,
-        parent_id: headers.parent_id,
-        group: headers.group,
+        id: take(&mut headers.id),
+        task: take(&mut headers.task),
+        shadow: take(&mut headers.shadow),
+        argsrepr: take(&mut headers.argsrepr),
+        kwargsrepr: take(&mut headers.kwargsrepr),
+        root_id: take(&mut headers.root_id),
+        parent_id: take(&mut headers.parent_id),
+        group: take(&mut headers.group),
         group_index: headers.group_index,
-        origin: Some(headers.origin),
-        headers: headers.extra,
-        stamps: headers.stamps,
+        replaced_task_nesting: headers.replaced_task_nesting,
+        origin: Some(take(&mut headers.origin)),
+        headers: take(&mut headers.extra),
+        stamps: take(&mut headers.stamps),
         ..addressed
     }
 }
@@ -123,7 +135,11 @@ fn unreadable(failed: &DecodeError) -> Request {
 type Refusal = (&'static str, String, Exception);
 
 /// The task of a readable message, if this worker can run it.
-fn check(message: &TaskMessage, crew: &Crew) -> Result<&'static TaskDef, Refusal> {
+fn check(
+    message: &TaskMessage,
+    problem: Option<String>,
+    crew: &Crew,
+) -> Result<&'static TaskDef, Refusal> {
     let serializer = message.serializer;
     if !crew.client.config().accept_content.contains(&serializer) {
         let error = format!("content type {} is not in accept_content", serializer.content_type());
@@ -135,24 +151,62 @@ fn check(message: &TaskMessage, crew: &Crew) -> Result<&'static TaskDef, Refusal
         let error = format!("received unregistered task of type '{name}'");
         return Err(("unknown-task", error, Exception::not_registered(name)));
     };
-    let Embed { callbacks, errbacks, chain, chord, .. } = &message.body.embed;
-    let any = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if any(callbacks) || any(errbacks) || any(chain) || chord.is_some() {
-        // Running only the first step would lose the others without a word.
-        let error = "this worker does not run chains, callbacks and chords".to_owned();
+    if let Some(error) = problem {
         let exception = Exception::new("builtins", "NotImplementedError", error.as_str());
         return Err(("canvas", error, exception));
     }
     Ok(task)
 }
 
-/// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Compression, Date, Limits, Message, TimeLimit};
+
+    fn through_a_request(mut message: Message) -> Message {
+        let (task_message, remains) =
+            TaskMessage::take(&mut message.properties, &message.body, &Limits::default()).unwrap();
+        assert_eq!(message.properties.headers, None, "they were taken");
+        let TaskMessage { mut headers, reply_to, correlation_id, .. } = task_message;
+        let addressed = Request { reply_to, correlation_id, ..Request::default() };
+        let request = facts(&mut headers, true, &TimeZone::UTC, addressed);
+        Original::without(message, headers, remains).restore(&request)
     }
-    text
+
+    #[test]
+    fn a_message_can_be_put_together_again_from_its_request() {
+        let date = |text| Some(Date::parse(text).unwrap());
+        let text = |text: &str| Some(text.to_owned());
+        let headers = TaskHeaders {
+            shadow: text("other"),
+            eta: date("2030-01-02T08:34:05+05:30"),
+            expires: date("2030-01-02T03:04:05"),
+            timelimit: TimeLimit { hard: Some(30.0), soft: Some(2.5) },
+            retries: -1,
+            group: text("g"),
+            group_index: Some(3),
+            root_id: text("root"),
+            parent_id: text("parent"),
+            argsrepr: "(1,)".to_owned(),
+            kwargsrepr: "{}".to_owned(),
+            origin: "gen1@host".to_owned(),
+            ignore_result: Some(false),
+            replaced_task_nesting: 2,
+            stamped_headers: Some(vec!["stamp".into()]),
+            stamps: Map::from_iter([("stamp", 1)]),
+            extra: Map::from_iter([("tenant", "acme")]),
+            ..TaskHeaders::new("t", "1")
+        };
+        let full = TaskMessage {
+            headers,
+            compression: Some(Compression::Zlib),
+            reply_to: text("caller"),
+            correlation_id: text("1"),
+            ..TaskMessage::default()
+        };
+        let least = TaskMessage { headers: TaskHeaders::new("t", "1"), ..TaskMessage::default() };
+        for message in [full.encode().unwrap(), least.encode().unwrap()] {
+            assert_eq!(through_a_request(message.clone()), message);
+        }
+    }
 }

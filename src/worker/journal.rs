@@ -71,6 +71,9 @@ pub(super) fn ended(request: &Request, outcome: &Outcome, runtime: Duration) {
         Outcome::Reject { reason, requeue } => {
             info!(task_id = id, task_name = name, requeue, "Task {name}[{id}] rejected: {reason}");
         }
+        Outcome::Replaced { by } => {
+            info!(task_id = id, task_name = name, "Task {name}[{id}] replaced by {}", by.task);
+        }
         Outcome::Ignore => info!(task_id = id, task_name = name, "Task {name}[{id}] ignored"),
         Outcome::Revoked { reason } => {
             info!(task_id = id, task_name = name, "Task {name}[{id}] revoked: {reason}");

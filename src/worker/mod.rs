@@ -2,8 +2,8 @@
 //!
 //! The way of one message: `consume` takes a burst of deliveries, `intake` reads each into a
 //! `Request` or finds the reason why it cannot, `admission` judges its dates, `executor` runs it
-//! in a slot, and `settle` publishes what follows from the `Outcome`, waits for the confirms and
-//! acks the delivery.
+//! in a slot, `plan` lists what follows from its `Outcome` (`follow` after a success, `downfall`
+//! after a failure), and `settle` publishes that, waits for the confirms and acks the delivery.
 //!
 //! Does not handle signals or command lines (see `cli`), nor processes.
 //!
@@ -13,14 +13,25 @@
 mod admission;
 mod consume;
 mod dead_letter;
+mod downfall;
+mod effect;
+mod errback;
 mod error;
 mod executor;
+mod follow;
 mod guard;
 mod intake;
+mod join;
 mod journal;
+mod original;
+mod part;
+mod plan;
 mod report;
 mod running;
+mod scribe;
+mod sequel;
 mod settle;
+mod unsent;
 mod unsettled;
 mod updates;
 #[expect(clippy::module_inception, reason = "the folder's main type is the worker")]

@@ -36,7 +36,7 @@ pub struct WorkerInfo {
 pub(super) struct Crew {
     pub(super) info: WorkerInfo,
     pub(super) client: Client,
-    pub(super) registry: Registry,
+    pub(super) registry: Arc<Registry>,
     pub(super) environment: Arc<Environment>,
     pub(super) limits: Limits,
     pub(super) stop: Stop,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::consume::Consuming;
+use super::join::Joining;
 use super::running::{Crew, RunningWorker, Stop, WorkerInfo};
 use super::updates::Updates;
 use crate::amqp::layout;
@@ -70,7 +71,7 @@ impl Worker {
     /// [`Error::Registry`] when there are no tasks, two of one name, or a state is missing;
     /// [`Error::Connect`] and [`Error::Consume`] when the broker cannot be used.
     pub async fn start(self) -> Result<RunningWorker, Error> {
-        let registry = self.app.registry()?;
+        let registry = Arc::new(self.app.registry()?);
         let config = self.app.config().clone();
         let info = self.describe(&registry, &config)?;
         let specs: Vec<QueueSpec> = info.queues.iter().map(|name| config.queue(name)).collect();
@@ -79,6 +80,7 @@ impl Worker {
             states: self.app.into_states(),
             client: Some(client.clone()),
             updates: Some(Arc::new(Updates { client: client.clone() })),
+            registry: Some(Arc::clone(&registry)),
             runtime: Some(tokio::runtime::Handle::current()),
         });
         let options = connection_options(&config, format!("{} consume", info.hostname));
@@ -94,7 +96,9 @@ impl Worker {
             Consumer::start(&connection, consumer).await.map_err(Error::Consume)?;
         let (limits, stop) = (Limits::default(), Stop::default());
         let crew = Arc::new(Crew { info, client, registry, environment, limits, stop });
-        let consuming = Consuming { connection, deliveries, handle, crew: Arc::clone(&crew) };
+        let joining = Joining::start(&crew).await?;
+        let crew_of = Arc::clone(&crew);
+        let consuming = Consuming { connection, deliveries, handle, joining, crew: crew_of };
         Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })
     }
 

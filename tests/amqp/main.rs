@@ -8,6 +8,8 @@ mod declaring;
 mod faults;
 mod proxy;
 mod publishing;
+mod sessions;
 mod setup;
 mod stalls;
+mod tap;
 mod tls;

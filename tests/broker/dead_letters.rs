@@ -125,13 +125,17 @@ async fn bad_messages_are_parked_as_they_are_and_their_callers_are_told() {
     for (at, case) in CASES.iter().enumerate() {
         let (result, mut message) = call(&bundle, case.task, case.name).await;
         (case.spoil)(&mut message);
-        let body = message.body.clone();
+        let (body, headers) = (message.body.clone(), message.properties.headers.clone());
         publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
         let error = result.get(PATIENCE).await.unwrap_err();
         let failure = error.failure().unwrap_or_else(|| panic!("{}: {error:?}", case.name));
         assert!(failure.is(case.exception), "{}: {failure:?}", case.name);
         let parked = parked(&bundle, at + 1).pop().unwrap();
         assert_eq!(parked.payload, body, "{}", case.name);
+        for (name, sent) in headers.iter().flat_map(|headers| headers.iter()) {
+            let Some(sent) = sent.as_str() else { continue };
+            assert_eq!(parked.header(name).unwrap(), sent, "{} {name}", case.name);
+        }
         assert_eq!(parked.header("dead_reason").unwrap(), case.reason, "{}", case.name);
         assert_eq!(parked.header("dead_queue").unwrap(), "celeriac");
         assert_eq!(parked.header("dead_worker").unwrap(), "test@host");
@@ -146,12 +150,12 @@ async fn bad_messages_are_parked_as_they_are_and_their_callers_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_is_parked_because_this_worker_does_not_run_it() {
+async fn a_part_of_a_chord_that_is_counted_elsewhere_is_parked() {
     let bundle = Bundle::new("canvas").await;
     let worker = bundle.worker().await;
-    let next = SignatureData { task: "tests.add".to_owned(), ..SignatureData::default() };
-    let chain = CallOptions { chain: Some(vec![next]), ..CallOptions::default() };
-    let result = bundle.client.send(add::s(1, 2).with_options(chain)).await.unwrap();
+    let body = SignatureData { task: "tests.add".to_owned(), ..SignatureData::default() };
+    let chord = CallOptions { chord: Some(Box::new(body)), ..CallOptions::default() };
+    let result = bundle.client.send(add::s(1, 2).with_options(chord)).await.unwrap();
     let error = result.get(PATIENCE).await.unwrap_err();
     assert!(error.failure().unwrap().is("NotImplementedError"), "{error:?}");
     assert_eq!(parked(&bundle, 1)[0].header("dead_reason").unwrap(), "canvas");

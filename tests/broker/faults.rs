@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use celeriac::AsyncResult;
+use celeriac::amqp::PublishError;
 use celeriac::worker::Error;
+use celeriac::{AsyncResult, SendError};
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
 use crate::tasks::{add, hold, note};
@@ -90,7 +91,17 @@ async fn a_queue_deleted_under_its_worker_is_consumed_again() {
     bundle.probe.seen(1).await;
     bundle.vhost.delete_queue("celeriac").unwrap();
     bundle.vhost.wait_until("the queue is back", || bundle.vhost.queue("celeriac").ok()?).unwrap();
-    let sum = add::delay(&bundle.client, 1, 1).await.unwrap();
+    // A queue that is still on its way out refuses what reaches it.
+    let accepted = async {
+        loop {
+            match add::delay(&bundle.client, 1, 1).await {
+                Err(SendError::Publish { source, .. })
+                    if matches!(*source, PublishError::Nacked) => {}
+                sent => break sent.unwrap(),
+            }
+        }
+    };
+    let sum = within(accepted).await;
     assert_eq!(sum.get(PATIENCE).await.unwrap(), 2);
     bundle.probe.open(1);
     assert_eq!(held.get(PATIENCE).await.unwrap(), "x", "its result needs no queue");
@@ -154,6 +165,18 @@ async fn a_worker_that_can_publish_no_more_stops_instead_of_running_tasks_in_vai
     bundle.probe.open(100);
     bundle.wait_for_depth(1, 0);
     assert_eq!(bundle.probe.runs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_can_join_no_more_stops_instead_of_leaving_chords_to_wait() {
+    let bundle = Bundle::with("no-join", |config| config.broker_connection_retry = false).await;
+    let worker = bundle.worker().await;
+    let joining = bundle.connections("join", 1);
+    let path = ["vhost-limits", bundle.vhost.name(), "max-connections"];
+    bundle.vhost.management().put(&path, &serde_json::json!({"value": 0})).unwrap();
+    bundle.cut(&joining);
+    let error = within(worker.wait()).await.unwrap_err();
+    assert!(matches!(error, Error::Lost(_)) && error.is_connection(), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

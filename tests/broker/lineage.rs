@@ -3,7 +3,7 @@
 use celeriac::Value;
 
 use crate::bundle::{Bundle, PATIENCE, stop};
-use crate::tasks::{facts, parent};
+use crate::tasks::{facts, parent, parent_of_workflow};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_made_by_a_task_names_its_parent_and_root_and_inherits_the_priority() {
@@ -28,6 +28,19 @@ async fn a_priority_of_its_own_wins_over_the_inherited_one() {
     let result = bundle.client.send(parent::s(Some(2)).priority(7)).await.unwrap();
     let child = result.get(PATIENCE).await.unwrap();
     assert_eq!(child.get("priority"), Some(&Value::Int(2)));
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workflow_sent_by_a_task_inherits_the_priority_unless_it_has_its_own() {
+    let bundle = Bundle::new("workflow-priority").await;
+    let worker = bundle.worker().await;
+    for (own, expected) in [(None, 7), (Some(9), 9), (Some(2), 2)] {
+        let call = parent_of_workflow::s(own).priority(7);
+        let result = bundle.client.send(call).await.unwrap();
+        let child = result.get(PATIENCE).await.unwrap();
+        assert_eq!(child.get("priority"), Some(&Value::Int(expected)), "{own:?}");
+    }
     stop(worker).await;
 }
 

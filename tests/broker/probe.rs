@@ -35,6 +35,11 @@ impl Probe {
         self.0.runs.borrow().clone()
     }
 
+    /// Takes what was recorded so far, in order.
+    pub(crate) fn drain(&self) -> Vec<String> {
+        self.0.runs.send_replace(Vec::new())
+    }
+
     /// Waits until this many runs were recorded.
     pub(crate) async fn seen(&self, count: usize) {
         let mut runs = self.0.runs.subscribe();

@@ -1,9 +1,10 @@
 //! The tasks of the tests; every worker of this binary knows all of them.
 
-use celeriac::protocol::{Map, Value};
-use celeriac::{Context, State, TaskError, task};
+use celeriac::protocol::{Exception, Map, Value};
+use celeriac::{Context, State, TaskError, group, task};
 
 use crate::probe::Probe;
+use crate::workflow::shown;
 
 #[task(name = "tests.add")]
 pub(crate) async fn add(x: i64, y: i64) -> i64 {
@@ -13,6 +14,13 @@ pub(crate) async fn add(x: i64, y: i64) -> i64 {
 #[task(name = "tests.echo")]
 pub(crate) async fn echo(value: Value) -> Value {
     value
+}
+
+/// Says what it got, and as which task.
+#[task(name = "tests.total")]
+pub(crate) async fn total(cx: Context, values: Value, probe: State<Probe>) -> Value {
+    probe.record(format!("{} {}", cx.id(), shown(&values)));
+    values
 }
 
 /// Adds, and says that it runs.
@@ -142,4 +150,93 @@ pub(crate) async fn parent(cx: Context, priority: Option<u8>) -> Result<Map, Tas
         call = call.priority(priority);
     }
     Ok(cx.client().send(call).await?.get(crate::bundle::PATIENCE).await?)
+}
+
+/// The same with a workflow.
+#[task(name = "tests.parent_of_workflow")]
+pub(crate) async fn parent_of_workflow(cx: Context, own: Option<u8>) -> Result<Map, TaskError> {
+    let mut call = facts::s();
+    if let Some(priority) = own {
+        call = call.priority(priority);
+    }
+    Ok(cx.client().apply(call).await?.get(crate::bundle::PATIENCE).await?)
+}
+
+#[task(name = "tests.multiply")]
+pub(crate) async fn multiply(x: i64, y: i64) -> i64 {
+    x * y
+}
+
+#[task(name = "tests.power")]
+pub(crate) async fn power(x: i64, exponent: u32) -> i64 {
+    x.pow(exponent)
+}
+
+#[task(name = "tests.square")]
+pub(crate) async fn square(x: i64) -> i64 {
+    x * x
+}
+
+#[task(name = "tests.double")]
+pub(crate) async fn double(x: i64) -> i64 {
+    2 * x
+}
+
+#[task(name = "tests.gives")]
+pub(crate) async fn gives(text: String) -> String {
+    text
+}
+
+/// An errback that gets the id.
+#[task(name = "tests.on_failure_id")]
+pub(crate) async fn on_failure_id(task_id: String, probe: State<Probe>) {
+    probe.record(format!("told of {task_id}"));
+}
+
+/// An errback that is called in the failing worker.
+#[task(name = "tests.on_failure")]
+pub(crate) async fn on_failure(
+    request: Map,
+    error: Exception,
+    _traceback: Option<String>,
+    probe: State<Probe>,
+) {
+    let id = request.get("id").and_then(Value::as_str).unwrap_or_default();
+    probe.record(format!("called for {id} with {error}"));
+}
+
+/// Doubles, by a task that takes its place.
+#[task(name = "tests.replaces")]
+pub(crate) async fn replaces(cx: Context, x: i64) -> Result<i64, TaskError> {
+    cx.replace(double::s(x))
+}
+
+/// Calls other tasks, and goes back after the first time.
+#[task(name = "tests.calls_and_comes_back")]
+pub(crate) async fn calls_and_comes_back(
+    cx: Context,
+    probe: State<Probe>,
+) -> Result<(), TaskError> {
+    let client = cx.client();
+    for call in [add::s(1, 1), add::s(2, 2), add::s(1, 1)] {
+        probe.record(client.send(call).await?.id());
+    }
+    let redelivered = cx.request().delivery_info.redelivered;
+    if redelivered { Ok(()) } else { Err(TaskError::reject("later", true)) }
+}
+
+#[task(name = "tests.sum")]
+pub(crate) async fn sum(numbers: Vec<i64>) -> i64 {
+    numbers.into_iter().sum()
+}
+
+#[task(name = "tests.sums")]
+pub(crate) async fn sums(lists: Vec<Vec<i64>>) -> Vec<i64> {
+    lists.into_iter().map(|list| list.into_iter().sum()).collect()
+}
+
+/// The squares of the numbers below `count`, by a group that takes its place.
+#[task(name = "tests.replaces_by_group")]
+pub(crate) async fn replaces_by_group(cx: Context, count: i64) -> Result<Vec<i64>, TaskError> {
+    cx.replace(group((0..count).map(square::s).collect::<Vec<_>>()))
 }

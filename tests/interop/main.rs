@@ -2,6 +2,9 @@
 //!
 //! Every combination of serializer and queue is a test of its own, in a virtual host of its own.
 
+mod canvas;
+mod canvas_tasks;
+mod mixed;
 mod python_client;
 mod python_worker;
 mod tasks;

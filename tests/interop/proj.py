@@ -17,13 +17,20 @@ app.conf.update(
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
 )
-if QUEUE != "celery":
+# Tasks of Python, where both kinds of workers take part in one workflow.
+PYTHON_QUEUE = "python"
+app.conf.task_queues = [Queue(PYTHON_QUEUE, routing_key=PYTHON_QUEUE)]
+app.conf.task_default_queue = QUEUE
+if QUEUE == "celery":
+    app.conf.task_queues.append(Queue(QUEUE, routing_key=QUEUE))
+else:
     # A queue of ours is declared by our side; its type tells Celery to do without global QoS.
     quorum = {"x-queue-type": "quorum"}
-    app.conf.task_queues = [
+    app.conf.task_queues.append(
         Queue(QUEUE, routing_key=QUEUE, queue_arguments=quorum, no_declare=True)
-    ]
-    app.conf.task_default_queue = QUEUE
+    )
+if os.environ.get("INTEROP_MIXED"):
+    app.conf.task_routes = {"py.*": {"queue": PYTHON_QUEUE}}
 
 
 class OutOfStock(Exception):
@@ -33,6 +40,28 @@ class OutOfStock(Exception):
 @app.task(name="py.add")
 def add(x, y):
     return x + y
+
+
+@app.task(name="py.mul")
+def mul(x, y):
+    return x * y
+
+
+@app.task(name="py.total")
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(name="py.replace_by", bind=True)
+def replace_by(self, *args):
+    """Replaces itself by the signature that is its last argument; others are its arguments."""
+    *given, signature = args
+    raise self.replace(self.app.signature(signature).clone(args=tuple(given)))
+
+
+@app.task(name="py.on_error")
+def on_error(task_id):
+    return task_id
 
 
 @app.task(name="py.echo")

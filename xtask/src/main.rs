@@ -27,6 +27,8 @@ enum Command {
     Test(command::test::Args),
     /// Measure the speed against a bare client, Celery and Dramatiq.
     Bench(command::bench::Args),
+    /// Kill workers and the broker while chords are joined.
+    Chaos(command::chaos::Args),
     /// Feed the decoders with random bytes.
     Fuzz(command::fuzz::Args),
     /// The private RabbitMQ node of this checkout, by hand.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Demo => command::demo::run(),
         Command::Test(args) => command::test::run(&args),
         Command::Bench(args) => command::bench::run(&args),
+        Command::Chaos(args) => command::chaos::run(&args),
         Command::Fuzz(args) => command::fuzz::run(&args),
         Command::Broker(args) => command::broker::run(&args),
     };

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Config, QueueSetting};
 use crate::amqp::{BrokerUrl, QueueKind, TlsOptions};
 use crate::client::route::Routes;
+use crate::protocol::join::Mode;
 use crate::protocol::{Compression, Serializer};
 
 /// Builds a [`Config`]; every setting is documented there.
@@ -80,6 +81,20 @@ impl ConfigBuilder {
         worker_concurrency: usize;
         worker_blocking_slots: usize;
         worker_prefetch_multiplier: u32;
+        chord_expires: Duration;
+        chord_mode: Mode;
+        join_enabled: bool;
+        join_shards: u32;
+        join_queue_type: QueueKind;
+        join_prefetch: u16;
+        join_u_max: usize;
+        join_pack_max: usize;
+        join_max_body: usize;
+        join_done_batch: Duration;
+        join_t_refresh: Duration;
+        join_t_tomb: Duration;
+        join_orphan_grace: Duration;
+        join_write_ahead: bool;
         timezone: TimeZone;
     }
 

@@ -34,7 +34,10 @@ pub(super) const KEYS: &[Key] = keys! {
     task_serializer task_compression task_ignore_result task_store_errors_even_if_ignored
     task_acks_late task_track_started task_time_limit task_soft_time_limit
     result_serializer result_expires result_persistent result_extended accept_content
-    worker_concurrency worker_blocking_slots worker_prefetch_multiplier timezone
+    worker_concurrency worker_blocking_slots worker_prefetch_multiplier
+    chord_expires chord_mode join_enabled join_shards join_queue_type join_prefetch join_u_max
+    join_pack_max join_max_body join_done_batch join_t_refresh join_t_tomb join_orphan_grace
+    join_write_ahead timezone
 };
 
 /// Settings of Celery that people bring along, and what celeriac does instead.

@@ -46,6 +46,7 @@ use jiff::tz::TimeZone;
 
 use super::route::Routes;
 use crate::amqp::{BrokerUrl, QueueKind, TlsOptions};
+use crate::protocol::join::Mode;
 use crate::protocol::{Compression, Serializer};
 
 pub use builder::ConfigBuilder;
@@ -154,6 +155,42 @@ pub struct Config {
     pub worker_blocking_slots: usize,
     /// How many messages a worker holds for each slot. Default: 4.
     pub worker_prefetch_multiplier: u32,
+
+    // Chords; `docs/chords.md` tells what the numbers are for.
+    /// After how long a chord is given up whose parts do not all end. Default: 1 day.
+    pub chord_expires: Duration,
+    /// When a chord ends: `fail_fast` at the first part that fails, `collect` when all parts have
+    /// ended, and the body gets values and errors. Default: fail_fast.
+    pub chord_mode: Mode,
+    /// Whether workers join chords, besides running tasks. Default: true.
+    pub join_enabled: bool,
+    /// Over how many shards chords are spread; clients and workers must agree. To raise it, begin
+    /// with the workers. Default: 8.
+    pub join_shards: u32,
+    /// How the queues of the shards are declared: `quorum` or `classic`. Default: quorum.
+    pub join_queue_type: QueueKind,
+    /// How many records of one shard may be unacked. Default: 20,000.
+    pub join_prefetch: u16,
+    /// Above how many unacked records of one shard they are packed. Default: 500.
+    pub join_u_max: usize,
+    /// How large a pack may be, in bytes. Default: 512 KiB.
+    pub join_pack_max: usize,
+    /// How large the list of a chord's results may be, in bytes; what is sent because of it may be
+    /// twice as large, and the broker's `max_message_size` must allow that. Default: 8 MiB.
+    pub join_max_body: usize,
+    /// How long outcomes are collected until their records are cleared. Default: 20 ms.
+    pub join_done_batch: Duration,
+    /// How long a record may stay unacked until it is written anew. Must stay below half of the
+    /// broker's `consumer_timeout`. Default: 5 min.
+    pub join_t_refresh: Duration,
+    /// How long it is remembered in the shard that a chord is over. Default: 1 min.
+    pub join_t_tomb: Duration,
+    /// How long records of unknown chords are kept. Default: 30 s.
+    pub join_orphan_grace: Duration,
+    /// Whether an outcome waits until everything that it is based on was written once more.
+    /// Of use with classic queues only, which hand out what is not on disk yet. Default: false.
+    pub join_write_ahead: bool,
+
     /// The time zone of dates without an offset. Default: UTC.
     pub timezone: TimeZone,
 }
@@ -210,6 +247,20 @@ impl Default for Config {
             worker_concurrency: 100,
             worker_blocking_slots: thread::available_parallelism().map_or(1, usize::from),
             worker_prefetch_multiplier: 4,
+            chord_expires: Duration::from_secs(24 * 60 * 60),
+            chord_mode: Mode::FailFast,
+            join_enabled: true,
+            join_shards: 8,
+            join_queue_type: QueueKind::Quorum,
+            join_prefetch: 20_000,
+            join_u_max: 500,
+            join_pack_max: 512 << 10,
+            join_max_body: 8 << 20,
+            join_done_batch: Duration::from_millis(20),
+            join_t_refresh: Duration::from_secs(5 * 60),
+            join_t_tomb: Duration::from_secs(60),
+            join_orphan_grace: Duration::from_secs(30),
+            join_write_ahead: false,
             timezone: TimeZone::UTC,
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{QueueSetting, duration};
 use crate::amqp::{BrokerUrl, QueueKind, TlsOptions, UrlError};
 use crate::client::route::{Route, Routes};
+use crate::protocol::join::Mode;
 use crate::protocol::{Compression, Serializer};
 
 /// A value with the line it stands on.
@@ -248,6 +249,16 @@ macro_rules! by_name {
 by_name! {
     Serializer: "'msgpack' or 'json'";
     Compression: "'gzip' or 'zstd'";
+}
+
+impl FromRaw for Mode {
+    fn from_raw(raw: &Raw) -> Result<Self, Problem> {
+        match &raw.kind {
+            Kind::Text(text) if text == "fail_fast" => Ok(Self::FailFast),
+            Kind::Text(text) if text == "collect" => Ok(Self::Collect),
+            _ => Err(Problem::invalid(raw, "'fail_fast' or 'collect'")),
+        }
+    }
 }
 
 impl FromRaw for QueueKind {

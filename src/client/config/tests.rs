@@ -85,6 +85,41 @@ fn a_file_can_set_everything() {
 }
 
 #[test]
+fn a_file_can_set_everything_about_chords() {
+    let config = Config::from_toml(
+        r#"
+        chord_expires = "1h"
+        chord_mode = "collect"
+        join_enabled = false
+        join_shards = 16
+        join_queue_type = "classic"
+        join_prefetch = 1000
+        join_u_max = 100
+        join_pack_max = 1000
+        join_max_body = 100000
+        join_done_batch = "5ms"
+        join_t_refresh = 60
+        join_t_tomb = 10
+        join_orphan_grace = 5
+        join_write_ahead = true
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        (config.chord_expires, config.chord_mode),
+        (Duration::from_secs(3600), Mode::Collect)
+    );
+    assert!(!config.join_enabled && config.join_write_ahead);
+    assert_eq!((config.join_shards, config.join_queue_type), (16, QueueKind::Classic));
+    assert_eq!((config.join_prefetch, config.join_u_max), (1000, 100));
+    assert_eq!((config.join_pack_max, config.join_max_body), (1000, 100_000));
+    assert_eq!(config.join_done_batch, Duration::from_millis(5));
+    assert_eq!(config.join_t_refresh, Duration::from_secs(60));
+    assert_eq!(config.join_t_tomb, Duration::from_secs(10));
+    assert_eq!(config.join_orphan_grace, Duration::from_secs(5));
+}
+
+#[test]
 fn patterns_keep_the_order_of_the_file() {
     let text = "[task_routes]\n\"z.*\" = \"first\"\n\"*.y\" = \"second\"";
     let config = Config::from_toml(text).unwrap();

@@ -1,12 +1,12 @@
 //! The writer of JSON: straight into the output, byte for byte as Python's `json.dumps`.
 
-use std::borrow::Cow;
 use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{Error, Limits, Map, Value};
+use crate::protocol::result::Part;
 use crate::protocol::{Tag, float};
 
 pub(super) fn encode(value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
@@ -30,14 +30,24 @@ pub(in crate::protocol) fn encode_body(
     Ok(())
 }
 
-/// Writes a map from entries that are borrowed where they are large.
+/// Writes a map from entries that are borrowed.
 pub(in crate::protocol) fn encode_entries(
-    entries: &[(&str, Cow<'_, Value>)],
+    entries: &[(&str, Part<'_>)],
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     out.push(b'{');
-    for (at, (key, value)) in entries.iter().enumerate() {
-        entry(at, key, value, out, Limits::DEPTH_MAX - 1)?;
+    for (at, (key, part)) in entries.iter().enumerate() {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+        text(key, out);
+        out.extend_from_slice(b": ");
+        match part {
+            Part::Null => out.extend_from_slice(b"null"),
+            Part::Text(content) => text(content, out),
+            Part::Array(items) => array(items, out, Limits::DEPTH_MAX - 1)?,
+            Part::Value(value) => write(value, out, Limits::DEPTH_MAX - 1)?,
+        }
     }
     out.push(b'}');
     Ok(())

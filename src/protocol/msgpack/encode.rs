@@ -1,10 +1,9 @@
 //! The writer of MessagePack: straight into the output, without a copy of any value.
 
-use std::borrow::Cow;
-
 use rmp::Marker;
 
 use super::{Error, Limits, Map, Value};
+use crate::protocol::result::Part;
 
 const FORMAT: &str = "msgpack";
 
@@ -25,15 +24,20 @@ pub(in crate::protocol) fn encode_body(
     map(embed, out, Limits::DEPTH_MAX - 1)
 }
 
-/// Writes a map from entries that are borrowed where they are large.
+/// Writes a map from entries that are borrowed.
 pub(in crate::protocol) fn encode_entries(
-    entries: &[(&str, Cow<'_, Value>)],
+    entries: &[(&str, Part<'_>)],
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     map_length(entries.len(), out)?;
-    for (key, value) in entries {
+    for (key, part) in entries {
         text(key, out)?;
-        write(value, out, Limits::DEPTH_MAX - 1)?;
+        match part {
+            Part::Null => out.push(Marker::Null.to_u8()),
+            Part::Text(content) => text(content, out)?,
+            Part::Array(items) => array(items, out, Limits::DEPTH_MAX - 1)?,
+            Part::Value(value) => write(value, out, Limits::DEPTH_MAX - 1)?,
+        }
     }
     Ok(())
 }

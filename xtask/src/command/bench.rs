@@ -1,11 +1,12 @@
-//! `cargo xtask bench`: broker, Python and release programs, then `benches/throughput`.
+//! `cargo xtask bench`: broker, Python and release programs, then `benches/throughput`
+//! and `benches/chords`.
 
-use xtask::{Python, python};
+use xtask::{Broker, Python, python};
 
 /// What is passed on to the benchmark.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Options of the benchmark itself, after `--`.
+    /// Options of `benches/throughput` itself, after `--`; then nothing else is measured.
     #[arg(last = true)]
     options: Vec<String>,
 }
@@ -19,10 +20,16 @@ pub(crate) fn run(args: &Args) -> xtask::Result<bool> {
         return Ok(false);
     }
     let broker = super::provision()?;
-    let status = super::cargo(&["bench", "-p", "celeriac", "--bench", "throughput", "--"])
-        .args(&args.options)
-        .envs(broker.environment())
-        .status();
+    let measured = measure("throughput", &args.options, &broker);
+    let measured = match measured {
+        Ok(true) if args.options.is_empty() => measure("chords", &[], &broker),
+        measured => measured,
+    };
     broker.stop()?;
-    Ok(status?.success())
+    measured
+}
+
+fn measure(bench: &str, options: &[String], broker: &Broker) -> xtask::Result<bool> {
+    let mut command = super::cargo(&["bench", "-p", "celeriac", "--bench", bench, "--"]);
+    Ok(command.args(options).envs(broker.environment()).status()?.success())
 }

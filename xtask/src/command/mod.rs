@@ -3,6 +3,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod broker;
+pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod fuzz;
 pub(crate) mod test;

@@ -1,0 +1,152 @@
+//! Asking how far a chord is, and ending one: records for its joiner.
+//!
+//! Does not start chords (see `apply`). **Invariant:** a cancel is in the log of the chord's shard
+//! when it returns, so that the body cannot be called any more unless it was decided before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Client;
+use crate::amqp::{
+    self, Consumer, ConsumerOptions, Deliveries, Publish, PublishError, QueueSpec, Topology,
+    topology,
+};
+use crate::protocol::join::{self, Inspection, Record};
+use crate::protocol::{self, Limits};
+
+/// How long an answer waits for somebody who may have gone.
+const ANSWER_EXPIRES: Duration = Duration::from_secs(60);
+
+/// Why nothing is known about a chord, or why it was not cancelled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChordError {
+    /// The id is no chord's, or too long.
+    #[error("'{chord}' cannot be the id of a chord")]
+    Id {
+        /// What was given.
+        chord: String,
+        /// What is wrong with it.
+        source: protocol::Error,
+    },
+    /// The broker did not take the record. If it has no queue for the shard, no worker has ever
+    /// joined with as many `join_shards` as this client has.
+    #[error("failed to reach the joiner of chord {chord}")]
+    Publish {
+        /// Id of the chord.
+        chord: String,
+        /// What the broker said.
+        source: Box<PublishError>,
+    },
+    /// The queue for the answer could not be made or read.
+    #[error("failed to listen for an answer")]
+    Listen(#[source] Arc<amqp::Error>),
+    /// No joiner has answered: no worker runs that joins, or it is busy taking over.
+    #[error("no joiner has answered within {after:?}: does a worker run?")]
+    NoAnswer {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The answer is none of the join protocol's.
+    #[error("the joiner's answer is unreadable")]
+    Answer(#[source] protocol::Error),
+}
+
+impl Client {
+    /// Asks the joiner how far a chord is; `chord` is the id of the chord's header, which the
+    /// parent of its result has.
+    ///
+    /// A chord that is over is [`Finished`](join::ChordState::Finished) for a moment and
+    /// [`Unknown`](join::ChordState::Unknown) from then on.
+    ///
+    /// The chord must have been made with as many `join_shards` as this client has.
+    ///
+    /// # Errors
+    /// [`ChordError::NoAnswer`] when nobody answers within `patience`; the others when the broker
+    /// cannot be used.
+    pub async fn inspect_chord(
+        &self,
+        chord: &str,
+        patience: Duration,
+    ) -> Result<Inspection, ChordError> {
+        let listen = |error| ChordError::Listen(Arc::new(error));
+        let id = Uuid::new_v4().to_string();
+        let reply_to = topology::reply_queue(&id);
+        let mut queue = QueueSpec::classic(&*reply_to);
+        queue.expires = Some(ANSWER_EXPIRES);
+        let queues = vec![queue.clone()];
+        let topology = Topology { queues, ..Topology::default() };
+        self.connection().declare(&topology).await.map_err(listen)?;
+        let options = ConsumerOptions::new([queue]).prefetch(1).tag_prefix("celeriac-inspect");
+        let consumer = Consumer::start(self.connection(), options).await.map_err(listen);
+        let answered = match consumer {
+            Ok((deliveries, handle)) => {
+                let question = Record::Inspect {
+                    chord: chord.to_owned(),
+                    reply_to: reply_to.clone(),
+                    correlation: id,
+                };
+                let asking = self.ask(chord, &question, deliveries);
+                let answered = tokio::time::timeout(patience, asking).await;
+                handle.close().await;
+                answered.unwrap_or(Err(ChordError::NoAnswer { after: patience }))
+            }
+            Err(error) => Err(error),
+        };
+        // What cannot be deleted expires.
+        let _ = self.connection().delete_queue(&reply_to).await;
+        answered
+    }
+
+    /// Cancels a chord: unless its outcome was decided before, its body is never called, whoever
+    /// waits for it gets `REVOKED`, and its errbacks are called only if `errbacks` says so.
+    ///
+    /// Parts that have not run yet still run; their results are dropped. The chord must have been
+    /// made with as many `join_shards` as this client has: with others, nothing happens.
+    ///
+    /// # Errors
+    /// When the broker does not take the record.
+    pub async fn cancel_chord(
+        &self,
+        chord: &str,
+        reason: &str,
+        errbacks: bool,
+    ) -> Result<(), ChordError> {
+        let (chord_id, reason) = (chord.to_owned(), reason.to_owned());
+        let cancel = Record::Cancel { chord: chord_id, reason, errbacks };
+        self.log(chord, &cancel).await
+    }
+
+    async fn ask(
+        &self,
+        chord: &str,
+        question: &Record,
+        mut deliveries: Deliveries,
+    ) -> Result<Inspection, ChordError> {
+        self.log(chord, question).await?;
+        let mut burst = Vec::new();
+        if !deliveries.next_burst(&mut burst).await {
+            return Err(ChordError::Listen(Arc::new(amqp::Error::Closed)));
+        }
+        let Some(answer) = burst.pop() else {
+            return Err(ChordError::Listen(Arc::new(amqp::Error::Closed)));
+        };
+        let inspection = Inspection::decode(&answer.message, &Limits::default());
+        answer.token.ack();
+        inspection.map_err(ChordError::Answer)
+    }
+
+    /// Appends a record to the log of the chord's shard.
+    async fn log(&self, chord: &str, record: &Record) -> Result<(), ChordError> {
+        let unwritable = |source| ChordError::Id { chord: chord.to_owned(), source };
+        let message = record.encode().map_err(unwritable)?;
+        let route = join::route(chord, self.config().join_shards);
+        let publish = Publish::new(topology::results_exchange(), route, message);
+        self.publisher().publish(publish).await.map_err(|source| ChordError::Publish {
+            chord: chord.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}

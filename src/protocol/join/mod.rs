@@ -1,0 +1,28 @@
+//! The join protocol of chords as data: what the parts, the producer and the joiner write.
+//!
+//! A chord lives in one shard, a queue that is used as a log. The producer appends an [`Open`],
+//! every part carries a [`Link`] and appends its result, and one joiner for each shard reads the
+//! log and publishes the outcome. `docs/chords.md` describes it for other languages.
+//!
+//! Does not know queues or clocks, and does not decide anything: see `results/join`.
+//!
+//! **Invariant:** decoding is total and bounded, as everywhere in `protocol`.
+
+mod failure;
+mod ids;
+mod inspection;
+mod link;
+mod open;
+mod pack;
+mod record;
+
+pub use failure::Failure;
+pub use ids::{body_id, derived_id, errback_id, header_id, route, shard_route};
+pub use inspection::{ChordState, Inspection};
+pub use link::Link;
+pub(crate) use open::ERRBACKS_MAX;
+pub use open::{Mode, Open, Parent};
+pub(crate) use pack::PackWriter;
+pub use pack::{Entry, EntryKind};
+pub(crate) use record::Reason;
+pub use record::{Pack, Record};

@@ -1,0 +1,144 @@
+//! Chords where something is wrong with a queue or a record: nothing else suffers from it.
+
+use std::time::Duration;
+
+use celeriac::protocol::canvas::Canvas;
+use celeriac::protocol::join::{Open, Record};
+use celeriac::protocol::{Exception, Serializer, Value};
+use serde_json::json;
+
+use crate::bundle::{Bundle, PATIENCE, stop};
+use crate::workflow::{CALLER, brisk, doubles, sums, total};
+
+/// A bundle with one shard, which keeps what is finished for so long that a session which ended
+/// before its time would publish it again.
+async fn one_shard(hint: &str) -> Bundle {
+    let change = |config: &mut celeriac::Config| {
+        brisk(config);
+        config.join_shards = 1;
+        config.join_done_batch = Duration::from_secs(3);
+    };
+    Bundle::joining_with(hint, change).await
+}
+
+/// A body for another queue.
+fn total_in(queue: &str) -> Canvas {
+    let Canvas::Task(mut body) = total() else { panic!("it is a task") };
+    body.options.insert("queue", Value::from(queue));
+    Canvas::Task(body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_waits_for_room_in_its_queue_and_no_other_one_is_called_again() {
+    let bundle = one_shard("chord-full").await;
+    let full = json!({"durable": true, "arguments":
+        {"x-max-length": 1, "x-overflow": "reject-publish"}});
+    bundle.vhost.management().put(&["queues", bundle.vhost.name(), "full"], &full).unwrap();
+    assert!(bundle.vhost.publish("", "full", &json!({}), b"filler").unwrap());
+    let worker = bundle.worker().await;
+    let (mut waits, mut expected) = (String::new(), Vec::new());
+    for (waiting, size) in [(false, 2), (true, 3), (false, 4)] {
+        let body = if waiting { total_in("full") } else { total() };
+        let begun = bundle.begin(sums(size, body)).await;
+        if waiting {
+            waits = begun.id;
+            continue;
+        }
+        expected.push(format!("{} {}", begun.id, doubles(size)));
+        bundle.probe.seen(expected.len()).await;
+    }
+    bundle.vhost.purge("full").unwrap();
+    let there = || {
+        let all = bundle.vhost.messages("full").ok()?;
+        all.first()?.header("id").and_then(|id| id.as_str()).map(str::to_owned)
+    };
+    let id = xtask::wait_until("the body is in its queue", PATIENCE, there).unwrap();
+    bundle.nothing_is_left();
+    assert_eq!(id, waits);
+    assert_eq!(bundle.probe.drain(), expected);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shard_cannot_use_is_found_with_the_dead_letters_whatever_its_headers() {
+    let bundle = Bundle::joining("chord-wrong").await;
+    let worker = bundle.worker().await;
+    // So much that nothing can be added to it in one frame.
+    let headers = json!({"large": "x".repeat(131_000)});
+    let properties = json!({"content_type": "text/plain", "headers": headers});
+    let routed = || {
+        let exchange = celeriac::amqp::topology::results_exchange();
+        bundle.vhost.publish(exchange, "join.0", &properties, b"hello").ok()?.then_some(())
+    };
+    bundle.vhost.wait_until("the shard is there", routed).unwrap();
+    let begun = bundle.begin(sums(2, total_in("elsewhere"))).await;
+    bundle.parts(&begun.opens[0], [(99, 7)]).await;
+    let dead = celeriac::amqp::topology::dead_queue();
+    let found = || bundle.vhost.messages(dead).ok().filter(|all| all.len() == 2);
+    let found = xtask::wait_until("both are with the dead letters", PATIENCE, found).unwrap();
+    assert!(found.iter().all(|it| it.header("dead_reason") == Some(&json!("join-record"))));
+    assert!(found.iter().any(|it| it.payload == b"hello"));
+    let part = found.iter().find(|it| it.header("i") == Some(&json!(99))).unwrap();
+    assert_eq!((&*part.payload, part.header("x")), (&[7][..], Some(&json!("x"))));
+    bundle.vhost.purge(dead).unwrap();
+    bundle.begin(sums(2, total())).await;
+    bundle.probe.seen(1).await;
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_too_large_to_be_sent_fails_and_its_caller_is_told() {
+    let change = |config: &mut celeriac::Config| {
+        brisk(config);
+        config.join_max_body = 10_000;
+        config.result_serializer = Some(Serializer::Json);
+    };
+    let bundle = Bundle::joining_with("chord-large", change).await;
+    let worker = bundle.worker().await;
+    let Canvas::Task(mut body) = total() else { panic!("it is a task") };
+    body.kwargs.insert("large", "x".repeat(20_000));
+    let begun = bundle.begin(sums(2, Canvas::Task(body))).await;
+    // A list that grows when it is written as JSON.
+    let listed = Open {
+        chord: "listed".to_owned(),
+        size: 1,
+        body: None,
+        reply_to: Some(CALLER.to_owned()),
+        ..begun.opens[0].clone()
+    };
+    let text = Value::from("\u{1}".repeat(5_000));
+    let part = Record::ok("listed", 0, "x", "t", &text).unwrap();
+    let records = [Record::Open(Box::new(listed.clone())), part];
+    bundle.log(records.into_iter().map(|record| (record, &*listed.route))).await;
+    let mut ids = [begun.id, listed.chord];
+    ids.sort();
+    let reports = bundle.reports(2);
+    assert_eq!(reports.iter().map(|it| &it.task_id).collect::<Vec<_>>(), ids.each_ref());
+    for report in reports {
+        let text = Exception::from_value(&report.result).unwrap().to_string();
+        assert!(text.contains("bytes where 20000 are allowed"), "{text}");
+    }
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_the_broker_refuses_fails_and_others_go_on() {
+    let bundle = one_shard("chord-refused").await;
+    let internal = json!({"type": "direct", "durable": true, "internal": true});
+    let path = ["exchanges", bundle.vhost.name(), "internal"];
+    bundle.vhost.management().put(&path, &internal).unwrap();
+    let worker = bundle.worker().await;
+    let Canvas::Task(mut body) = total() else { panic!("it is a task") };
+    body.options.insert("exchange", Value::from("internal"));
+    let begun = bundle.begin(sums(2, Canvas::Task(body))).await;
+    let report = bundle.reports(1).remove(0);
+    assert_eq!(report.task_id, begun.id);
+    let text = Exception::from_value(&report.result).unwrap().to_string();
+    assert!(text.contains("403"), "{text}");
+    bundle.begin(sums(2, total())).await;
+    bundle.probe.seen(1).await;
+    bundle.nothing_is_left();
+    stop(worker).await;
+}

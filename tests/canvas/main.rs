@@ -1,0 +1,11 @@
+//! Workflows as data: what they become, compared with what Celery sends and with what they mean.
+
+mod captures;
+mod chords;
+mod dynamic;
+mod garbage;
+mod limits;
+mod random;
+mod shapes;
+mod simulator;
+mod tree;

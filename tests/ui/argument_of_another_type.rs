@@ -1,0 +1,23 @@
+//! An argument of another type than the parameter.
+//~ mismatched types
+
+use celeriac::task;
+
+#[task]
+async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task]
+async fn length(text: String) -> i64 {
+    text.len() as i64
+}
+
+#[task]
+async fn total(numbers: Vec<i64>) -> i64 {
+    numbers.into_iter().sum()
+}
+
+fn main() {
+    let _ = add::partial("two");
+}

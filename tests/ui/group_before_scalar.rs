@@ -1,0 +1,23 @@
+//! A step after a group gets a list, also after a group of one.
+//~ the step before yields `Vec<i64>`, which this step does not take
+
+use celeriac::task;
+
+#[task]
+async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task]
+async fn length(text: String) -> i64 {
+    text.len() as i64
+}
+
+#[task]
+async fn total(numbers: Vec<i64>) -> i64 {
+    numbers.into_iter().sum()
+}
+
+fn main() {
+    let _ = celeriac::group([add::s(1, 1)]) | add::partial(2);
+}

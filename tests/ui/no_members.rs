@@ -1,0 +1,24 @@
+//! Something else than steps in a group.
+//~ these are no members of a group
+//~ give a `Vec` or an array of signatures
+
+use celeriac::task;
+
+#[task]
+async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task]
+async fn length(text: String) -> i64 {
+    text.len() as i64
+}
+
+#[task]
+async fn total(numbers: Vec<i64>) -> i64 {
+    numbers.into_iter().sum()
+}
+
+fn main() {
+    let _ = celeriac::group(add::s(1, 1));
+}
