@@ -36,6 +36,10 @@ Examples:
   Many, one JSON object a line:
       seq 100000 | sed 's/.*/{\"task\": \"square\", \"args\": [&]}/' | celeriac call --from -
 
+  Tasks that build on one another:
+      celeriac chain 'add(2, 2)' 'multiply(3)' 'power(2)' --wait
+      celeriac chord 'square(1)' 'square(2)' --body sum_task --wait
+
   Is the broker there?
       celeriac ping";
 
@@ -60,6 +64,37 @@ Exit codes:
   5  not sent: no such queue, too large, or refused by the broker
   130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
+
+const WORKFLOW_MORE: &str = "\
+Workflows:
+  add(2, 2)                     a task; arguments are JSON, or name=JSON
+  add(2, 2) | multiply(3)       a chain: multiply(4, 3) runs next
+  report.si()                   a task that does not take the result before it
+  group(square(2), square(3))   side by side; what follows a group gets the list
+  chord(square(2), sum_task)    the last one is the body
+  map(square, [1, 2])           one task that runs over the items; starmap spreads them
+  chunks(add, [[1, 2]], 10)     tasks that run over 10 items each
+  They may stand inside of one another, and parentheses group.
+
+Examples:
+  celeriac chain 'add(2, 2)' 'multiply(3)' 'power(2)' --wait
+  celeriac group 'square(2)' 'square(3)' 'square(4)' 'double(5)' --wait
+  celeriac chord 'square(0)' 'square(1)' 'square(2)' --body sum_task --wait
+  celeriac graph 'group(square(2), square(3)) | sum_task' --format dot | dot -Tsvg > sums.svg";
+
+const TREE_MORE: &str = "\
+The tree, in JSON or TOML:
+  \"add(2, 2) | multiply(3)\"                 an expression, see celeriac chain --help
+  {\"task\": \"add\", \"args\": [2, 2]}         a task, also with kwargs, options, immutable
+  {\"chain\": [..]}                          steps
+  {\"group\": [..]}                          members
+  {\"chord\": [..], \"body\": ..}            header and body
+  {\"map\": \"square\", \"items\": [1, 2]}     also starmap, and chunks with size
+  Each object may have options (queue, countdown, priority, ...), link and link_error.
+
+Examples:
+  echo '{\"chain\": [\"add(2, 2)\", \"multiply(3)\"]}' | celeriac run - --wait
+  celeriac run nightly.toml";
 
 /// Sends tasks to Celeriac and Celery workers over RabbitMQ.
 #[derive(Debug, Parser)]
@@ -104,6 +139,21 @@ pub(crate) enum Command {
     /// Send one task, or many from a file.
     #[command(after_long_help = CALL_MORE)]
     Call(Box<CallArgs>),
+    /// Send tasks that run one after the other, each with the result of the one before.
+    #[command(after_long_help = WORKFLOW_MORE)]
+    Chain(Box<ChainArgs>),
+    /// Send tasks that run side by side.
+    #[command(after_long_help = WORKFLOW_MORE)]
+    Group(Box<GroupArgs>),
+    /// Send tasks that run side by side, and one that gets the list of their results.
+    #[command(after_long_help = WORKFLOW_MORE)]
+    Chord(Box<ChordArgs>),
+    /// Send a workflow from a file or from standard input.
+    #[command(after_long_help = TREE_MORE)]
+    Run(Box<RunArgs>),
+    /// Draw a workflow without sending it.
+    #[command(after_long_help = WORKFLOW_MORE)]
+    Graph(GraphArgs),
     /// Ask the broker for an answer and measure how long it takes.
     Ping,
     /// Write a completion script for a shell.
@@ -145,6 +195,95 @@ pub(crate) struct CallArgs {
 
     #[command(flatten)]
     pub(crate) options: OptionArgs,
+}
+
+/// Steps of a chain.
+#[derive(Debug, Args)]
+pub(crate) struct ChainArgs {
+    /// The steps in order, such as 'add(2, 2)' 'multiply(3)'.
+    #[arg(required = true, value_name = "STEP")]
+    pub(crate) steps: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) how: WorkflowArgs,
+}
+
+/// Members of a group.
+#[derive(Debug, Args)]
+pub(crate) struct GroupArgs {
+    /// The members, such as 'square(2)' 'square(3)'.
+    #[arg(required = true, value_name = "MEMBER")]
+    pub(crate) members: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) how: WorkflowArgs,
+}
+
+/// Header and body of a chord.
+#[derive(Debug, Args)]
+pub(crate) struct ChordArgs {
+    /// The header: what runs side by side.
+    #[arg(value_name = "MEMBER")]
+    pub(crate) header: Vec<String>,
+
+    /// What runs when all of the header has ended, with the list of its results.
+    #[arg(long, value_name = "WORKFLOW")]
+    pub(crate) body: String,
+
+    #[command(flatten)]
+    pub(crate) how: WorkflowArgs,
+}
+
+/// Where a workflow is written.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A file that ends in .json or .toml, or "-" for JSON from standard input.
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) how: WorkflowArgs,
+}
+
+/// What to draw, and how.
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The workflow, such as 'add(2, 2) | multiply(3)'.
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) workflow: Option<String>,
+
+    /// A file that ends in .json or .toml, or "-" for JSON from standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+
+    /// The language of the drawing.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    pub(crate) format: GraphFormat,
+}
+
+/// Languages of drawing programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GraphFormat {
+    /// Mermaid, which Markdown viewers draw.
+    Mermaid,
+    /// DOT, for Graphviz.
+    Dot,
+}
+
+/// How a workflow is sent, and whether to wait.
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowArgs {
+    /// Wait for the result and show it.
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long to wait for the result, such as 30s or 5m.
+    #[arg(long, value_name = "DURATION", requires = "wait", default_value = "60s")]
+    #[arg(value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+
+    /// Draw the workflow at the end, with the states of its tasks if they are awaited.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) graph: Option<GraphFormat>,
 }
 
 /// Celery's call options.
@@ -199,11 +338,11 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) shadow: Option<String>,
 
-    /// Stop the task after this long.
+    /// Stop the task after this long. Workers of celeriac do not act on it yet.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) time_limit: Option<Duration>,
 
-    /// Ask the task to stop after this long.
+    /// Ask the task to stop after this long. Workers of celeriac do not act on it yet.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) soft_time_limit: Option<Duration>,
 
@@ -247,6 +386,12 @@ mod tests {
             &["call", "add", "--serializer", "pickle"],
             &["call", "add", "--header", "no-value"],
             &["call", "add", "--countdown", "soon"],
+            &["chain"],
+            &["group", "--timeout", "3s", "a"],
+            &["chord", "a"],
+            &["run"],
+            &["graph"],
+            &["graph", "a", "--format", "png"],
             &["completions", "dos"],
         ] {
             let error = parse(line).unwrap_err();

@@ -97,8 +97,12 @@ impl Outcome {
         timeout: Duration,
         started: Instant,
     ) -> Self {
-        let result = result.get(timeout).await;
-        Self { result, waited: started.elapsed() }
+        Self::new(result.get(timeout).await, started.elapsed())
+    }
+
+    /// What was waited for, and how long.
+    pub(crate) fn new(result: Result<Value, ResultError>, waited: Duration) -> Self {
+        Self { result, waited }
     }
 
     /// The end of the whole run, if nothing can be awaited any more.
@@ -140,13 +144,23 @@ impl Outcome {
 
     /// The call and what came of it, for programs.
     pub(crate) fn to_object(&self, sent: &Sent, id: &str) -> Map {
-        let status = match &self.result {
-            Ok(_) => "SUCCESS".to_owned(),
-            Err(ResultError::Failed(failure)) => failure.state.to_string(),
-            Err(ResultError::Timeout { .. }) => "TIMEOUT".to_owned(),
-            Err(_) => "UNKNOWN".to_owned(),
-        };
-        let mut object = sent.to_object(id, &status);
+        let mut object = sent.to_object(id, self.status());
+        self.add_to(&mut object);
+        object
+    }
+
+    /// The state, or what stands for it.
+    pub(crate) fn status(&self) -> &str {
+        match &self.result {
+            Ok(_) => "SUCCESS",
+            Err(ResultError::Failed(failure)) => failure.state.as_str(),
+            Err(ResultError::Timeout { .. }) => "TIMEOUT",
+            Err(_) => "UNKNOWN",
+        }
+    }
+
+    /// Adds value or error, and the time, for programs.
+    pub(crate) fn add_to(&self, object: &mut Map) {
         match &self.result {
             Ok(value) => object.push("result", value.clone()),
             Err(ResultError::Failed(failure)) => {
@@ -156,6 +170,5 @@ impl Outcome {
             Err(error) => object.push("error", celeriac::cli::sentence(error)),
         }
         object.push("runtime_s", self.waited.as_secs_f64());
-        object
     }
 }

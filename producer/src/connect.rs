@@ -44,9 +44,10 @@ pub(crate) fn not_sent(error: &SendError) -> Failure {
             Exit::Unreachable
         }
         SendError::ReplyQueue(source) if source.is_connection() => Exit::Unreachable,
-        SendError::Arguments { .. } | SendError::Encode { .. } | SendError::Option { .. } => {
-            Exit::Usage
-        }
+        SendError::Arguments { .. }
+        | SendError::Encode { .. }
+        | SendError::Option { .. }
+        | SendError::Workflow(_) => Exit::Usage,
         _ => Exit::NotSent,
     };
     Failure::new(exit, error)

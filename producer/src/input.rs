@@ -23,7 +23,7 @@ pub(crate) struct Call {
 const LINE_KEYS: &[&str] = &["task", "args", "kwargs", "options"];
 
 /// The call options that a line may give.
-const OPTION_KEYS: &[&str] = &[
+pub(crate) const OPTION_KEYS: &[&str] = &[
     "queue",
     "exchange",
     "routing_key",
@@ -181,7 +181,7 @@ fn keyword(value: Option<Value>, what: &str) -> Result<Map, String> {
     }
 }
 
-fn check_keys(map: &Map, known: &[&str], what: &str) -> Result<(), String> {
+pub(crate) fn check_keys(map: &Map, known: &[&str], what: &str) -> Result<(), String> {
     match map.iter().map(|(key, _)| key).find(|key| !known.contains(key)) {
         Some(key) => Err(format!("unknown {what} \"{key}\"; there are {}", known.join(", "))),
         None => Ok(()),
@@ -189,7 +189,7 @@ fn check_keys(map: &Map, known: &[&str], what: &str) -> Result<(), String> {
 }
 
 /// The kind of a value in the words of JSON.
-fn in_json(value: &Value) -> Cow<'static, str> {
+pub(crate) fn in_json(value: &Value) -> Cow<'static, str> {
     match value {
         Value::Null => "null".into(),
         Value::Bool(_) => "a boolean".into(),

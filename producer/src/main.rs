@@ -3,17 +3,20 @@
 //! Only wiring: what a call means is the library's business. **Invariant:** whatever goes wrong is
 //! one sentence on standard error and an exit code of the list in `--help`.
 
+mod apply;
 mod args;
 mod batch;
 mod call;
 mod completions;
 mod connect;
 mod exit;
+mod graph;
 mod input;
 mod lines;
 mod output;
 mod ping;
 mod progress;
+mod workflow;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         completions::write(shell);
         return Ok(Exit::Success);
     }
+    if let Command::Graph(args) = &cli.command {
+        return graph::run(args);
+    }
     let level = match cli.common.verbose {
         0 => cli::LogLevel::Error,
         1 => cli::LogLevel::Warning,
@@ -60,8 +66,12 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         match &cli.command {
             Command::Call(args) if args.from.is_some() => batch::run(&cli.common, args).await,
             Command::Call(args) => call::run(&cli.common, args).await,
+            Command::Chain(args) => apply::chain(&cli.common, args).await,
+            Command::Group(args) => apply::group(&cli.common, args).await,
+            Command::Chord(args) => apply::chord(&cli.common, args).await,
+            Command::Run(args) => apply::file(&cli.common, args).await,
             Command::Ping => ping::run(&cli.common).await,
-            Command::Completions { .. } => Ok(Exit::Success),
+            Command::Graph(_) | Command::Completions { .. } => Ok(Exit::Success),
         }
     });
     // A thread that still reads standard input must not keep the process alive.

@@ -32,6 +32,15 @@ const CALLS: [(&str, &str, bool); 11] = [
     ("fail", r#"["on purpose"]"#, false),
 ];
 
+/// Words for the producer, and the value that is to come back.
+const WORKFLOWS: [(&[&str], &str); 5] = [
+    (&["chain", "add(2, 2)", "multiply(3)", "power(2)"], "144"),
+    (&["chain", "add(2, 2) | multiply(3) | power(2)"], "144"),
+    (&["group", "square(2)", "square(3)", "square(4)", "double(5)"], "[4,9,16,10]"),
+    (&["chord", "square(0)", "square(1)", "square(2)", "--body", "sum_task"], "5"),
+    (&["chain", "group(square(0), square(1), square(2))", "sum_task", "double"], "10"),
+];
+
 /// Runs the demo and says whether everything came back as it should.
 pub(crate) fn run() -> xtask::Result<bool> {
     println!("== broker");
@@ -59,6 +68,7 @@ fn with_fleet(vhost: &TestVhost) -> xtask::Result<bool> {
         println!("{name}: {}", worker.wait_for_line(READY, START_WITHIN)?.trim());
     }
     let calls = calls(vhost)?;
+    let workflows = workflows(vhost)?;
     let burst = burst(vhost)?;
     println!("\n== stopping");
     let mut stopped = true;
@@ -69,7 +79,7 @@ fn with_fleet(vhost: &TestVhost) -> xtask::Result<bool> {
         println!("{name}: succeeded with {ran} tasks, {status}");
         stopped &= status.success();
     }
-    Ok(calls && burst && stopped)
+    Ok(calls && workflows && burst && stopped)
 }
 
 fn worker(vhost: &TestVhost, name: &str) -> xtask::Result<Spawned> {
@@ -110,6 +120,27 @@ fn calls(vhost: &TestVhost) -> xtask::Result<bool> {
             "{task:<14} {arguments:<30} {id:<36} {runtime_ms:>8.1}  {}{mark}",
             ending(&answer)
         );
+    }
+    Ok(as_expected)
+}
+
+/// Tasks that build on one another, each workflow awaited as a whole.
+fn workflows(vhost: &TestVhost) -> xtask::Result<bool> {
+    println!("\n== workflows, as by `celeriac chain 'add(2, 2)' 'multiply(3)' --wait`");
+    println!("{:<66} {:>8}  result", "workflow", "ms");
+    let mut as_expected = true;
+    for (words, expected) in WORKFLOWS {
+        let output = producer(vhost)?.args(words).args(["--wait", "--json"]).output()?;
+        let answer: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+            let text = String::from_utf8_lossy(&output.stderr);
+            Error::new(format!("the workflow {words:?} gave no result: {}", text.trim()))
+        })?;
+        let runtime_ms = answer.get("runtime_s").and_then(Value::as_f64).unwrap_or(0.0) * 1e3;
+        let found = ending(&answer);
+        let good = output.status.success() && found == expected;
+        as_expected &= good;
+        let mark = if good { String::new() } else { format!("  EXPECTED {expected}") };
+        println!("{:<66} {runtime_ms:>8.1}  {found}{mark}", words.join(" "));
     }
     Ok(as_expected)
 }

@@ -1,45 +1,10 @@
 //! Calls through a real broker, and the stock worker where results matter.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
-
 use std::process::Command;
-use std::time::Duration;
 
-use common::{Run, celeriac};
-use serde_json::Value;
-use xtask::{QueueDepth, Spawned, TestVhost};
+use xtask::{QueueDepth, Spawned};
 
-const SOON: Duration = Duration::from_secs(30);
-
-struct Setup {
-    vhost: TestVhost,
-    url: String,
-}
-
-fn setup(hint: &str) -> Setup {
-    let vhost = TestVhost::create(hint).unwrap();
-    let url = vhost.url().to_owned();
-    Setup { vhost, url }
-}
-
-impl Setup {
-    fn celeriac(&self, args: &[&str], input: &str) -> Run {
-        celeriac(args, &[("CELERIAC_BROKER_URL", &self.url)], input)
-    }
-
-    fn worker(&self) -> Spawned {
-        let mut command = Command::new(xtask::process::binary("celeriac-worker").unwrap());
-        let worker = Spawned::start(command.env("CELERIAC_BROKER_URL", &self.url)).unwrap();
-        worker.wait_for_line(" ready.", SOON).unwrap();
-        worker
-    }
-}
-
-fn objects(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use crate::setup::{SOON, objects, setup};
 
 #[test]
 fn ping_tells_broker_version_and_times() {

@@ -1,7 +1,5 @@
 //! Runs that take long: interrupted by Ctrl-C, and begun before their broker is there.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::io::{Write, copy};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;

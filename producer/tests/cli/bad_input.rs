@@ -1,13 +1,9 @@
 //! What is refused before a broker is asked, and brokers that do not answer: one sentence and an
 //! exit code each.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
-
 use std::net::TcpListener;
 
-use common::celeriac;
+use crate::run::celeriac;
 
 #[test]
 fn malformed_arguments_are_one_sentence() {

@@ -1,0 +1,163 @@
+//! `chain`, `group`, `chord` and `run`: a workflow, sent and perhaps awaited.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use celeriac::protocol::canvas::{Canvas, Ids, JoinDefaults};
+use celeriac::protocol::{Graph, Map, Signature, TaskState, Value};
+use celeriac::{AnyResult, AsyncResult, Workflow};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::{ChainArgs, ChordArgs, Common, GroupArgs, RunArgs, WorkflowArgs};
+use crate::call::Outcome;
+use crate::connect;
+use crate::exit::{Exit, Failure};
+use crate::graph;
+use crate::output::Output;
+use crate::workflow::{self, expression, words};
+
+/// How often a bar is drawn.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// `chain STEP...`.
+pub(crate) async fn chain(common: &Common, args: &ChainArgs) -> Result<Exit, Failure> {
+    run(common, words::chain(all(&args.steps)?), &args.how).await
+}
+
+/// `group MEMBER...`.
+pub(crate) async fn group(common: &Common, args: &GroupArgs) -> Result<Exit, Failure> {
+    run(common, words::group(all(&args.members)?), &args.how).await
+}
+
+/// `chord MEMBER... --body WORKFLOW`.
+pub(crate) async fn chord(common: &Common, args: &ChordArgs) -> Result<Exit, Failure> {
+    let body = expression::parse(&args.body).map_err(Failure::usage)?;
+    run(common, words::chord(all(&args.header)?, body), &args.how).await
+}
+
+/// `run FILE`.
+pub(crate) async fn file(common: &Common, args: &RunArgs) -> Result<Exit, Failure> {
+    run(common, workflow::open(&args.file)?, &args.how).await
+}
+
+fn all(texts: &[String]) -> Result<Vec<Signature>, Failure> {
+    texts.iter().map(|text| expression::parse(text).map_err(Failure::usage)).collect()
+}
+
+async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result<Exit, Failure> {
+    let output = Output::new(common.json);
+    let config = connect::config(common)?;
+    // Who waits sees each task end; otherwise the parts of a chord report to the chord alone.
+    let workflow = if how.wait { words::watched(workflow) } else { workflow };
+    let usage = |error| Failure::new(Exit::Usage, &error);
+    let mut canvas = Canvas::from_signature(workflow).map_err(usage)?;
+    canvas.freeze(&mut Ids::Random, &JoinDefaults::default()).map_err(usage)?;
+    let frozen = canvas.into_signature();
+    let client = connect::client(&config).await?;
+    let started = Instant::now();
+    let sent = Workflow::from_signature(frozen.clone()).apply_async(&client).await;
+    let result = sent.map_err(|error| connect::not_sent(&error))?;
+    let tasks = tasks(&result);
+    let kind = match &result {
+        AnyResult::Task(_) => "task",
+        AnyResult::Group(_) => "group",
+    };
+    let sentence = || format!("sent a workflow; its result is that of {kind} {}", result.id());
+    let mut exit = Exit::Success;
+    if how.wait {
+        output.show_to_people(sentence);
+        let outcome = wait(&result, &tasks, how.timeout, started).await;
+        outcome.check_client()?;
+        output.show(
+            || outcome.to_text(),
+            || {
+                let mut object = object(&result, outcome.status());
+                outcome.add_to(&mut object);
+                object.push("tasks", tasks.iter().map(task_object).collect::<Vec<_>>());
+                object
+            },
+        );
+        exit = outcome.exit();
+    } else {
+        output.show(sentence, || object(&result, "SENT"));
+    }
+    if let Some(format) = how.graph {
+        let states: HashMap<String, TaskState> = if how.wait {
+            tasks.iter().map(|task| (task.id().to_owned(), task.state())).collect()
+        } else {
+            HashMap::new()
+        };
+        graph::show(&Graph::of(&frozen).with_states(&states), format);
+    }
+    client.close().await;
+    Ok(exit)
+}
+
+/// Waits for the result, behind a bar that counts the tasks that have ended.
+async fn wait(
+    result: &AnyResult,
+    tasks: &[AsyncResult],
+    timeout: Duration,
+    started: Instant,
+) -> Outcome {
+    let bar = bar(tasks.len());
+    let counting = async {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            bar.set_position(tasks.iter().filter(|task| task.ready()).count() as u64);
+        }
+    };
+    let result = tokio::select! {
+        result = result.get(timeout) => result,
+        () = counting, if !bar.is_hidden() => std::future::pending().await,
+    };
+    bar.finish_and_clear();
+    Outcome::new(result, started.elapsed())
+}
+
+/// Hidden unless standard error is a terminal.
+fn bar(total: usize) -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let target = ProgressDrawTarget::stderr_with_hz(10);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tasks have ended ({elapsed})")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(total as u64), target).with_style(style)
+}
+
+/// The tasks that report to this process, the earliest first.
+fn tasks(result: &AnyResult) -> Vec<AsyncResult> {
+    let mut found = Vec::new();
+    let mut open = vec![result];
+    while let Some(result) = open.pop() {
+        open.extend(result.parent());
+        match result {
+            AnyResult::Task(task) if !task.ignored() => found.push(task.clone()),
+            AnyResult::Task(_) => {}
+            AnyResult::Group(group) => open.extend(group.results()),
+        }
+    }
+    found.reverse();
+    found
+}
+
+fn object(result: &AnyResult, status: &str) -> Map {
+    let mut object = Map::new();
+    let key = match result {
+        AnyResult::Task(_) => "task_id",
+        AnyResult::Group(_) => "group_id",
+    };
+    object.push(key, result.id());
+    object.push("status", status);
+    object
+}
+
+fn task_object(task: &AsyncResult) -> Value {
+    let mut object = Map::new();
+    object.push("task_id", task.id());
+    object.push("status", task.state().as_str());
+    Value::Map(object)
+}

@@ -1,0 +1,10 @@
+//! The `celeriac` binary, as people and scripts run it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod calls;
+mod endurance;
+mod run;
+mod setup;
+mod workflows;

@@ -1,0 +1,41 @@
+//! A virtual host with the stock worker, and the binary that is tested.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use xtask::{Spawned, TestVhost};
+
+use crate::run::{Run, celeriac};
+
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// One test's part of the broker.
+pub(crate) struct Setup {
+    pub(crate) vhost: TestVhost,
+    pub(crate) url: String,
+}
+
+pub(crate) fn setup(hint: &str) -> Setup {
+    let vhost = TestVhost::create(hint).unwrap();
+    let url = vhost.url().to_owned();
+    Setup { vhost, url }
+}
+
+impl Setup {
+    pub(crate) fn celeriac(&self, args: &[&str], input: &str) -> Run {
+        celeriac(args, &[("CELERIAC_BROKER_URL", &self.url)], input)
+    }
+
+    pub(crate) fn worker(&self) -> Spawned {
+        let mut command = Command::new(xtask::process::binary("celeriac-worker").unwrap());
+        let worker = Spawned::start(command.env("CELERIAC_BROKER_URL", &self.url)).unwrap();
+        worker.wait_for_line(" ready.", SOON).unwrap();
+        worker
+    }
+}
+
+/// The lines of `--json`.
+pub(crate) fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
