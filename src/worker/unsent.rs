@@ -6,15 +6,12 @@
 use super::downfall::{self, Cause};
 use super::effect::{Effect, Kind};
 use super::follow::chained;
+use super::join;
 use super::part;
-use super::report::report;
 use super::scribe::Scribe;
-use super::sequel::Sequel;
 use crate::amqp::PublishError;
-use crate::protocol::canvas::Canvas;
-use crate::protocol::join::{Link, Open, Parent, Record, body_id};
-use crate::protocol::{Exception, Limits, ResultMeta, TaskMessage, TaskState};
-use crate::task::Request;
+use crate::protocol::join::{Link, Open, Record};
+use crate::protocol::{Exception, Limits, TaskMessage};
 
 /// What is published instead of `effect`. If that is the beginning of a chord, the calls of its
 /// parts, which were to come later, fail with it; what else was to come later still comes.
@@ -83,49 +80,18 @@ fn is_for(effect: &Effect, chord: &str) -> bool {
 /// What follows when a chord can never begin: the callers of its body and of all behind that, its
 /// errbacks, and the chord around it are told.
 fn unopened(open: &Open, exception: &Exception, scribe: &Scribe<'_>) -> Vec<Effect> {
-    let body = open.body.as_ref();
-    let id = body.and_then(|body| Canvas::from_signature(body.clone()).ok()?.result_id());
-    let no_id = || if body.is_some() { body_id(&open.chord) } else { open.chord.clone() };
-    let request = Request {
-        id: id.unwrap_or_else(no_id),
-        task: body.map_or("celery.group", |body| &body.task).to_owned(),
-        root_id: open.root.clone(),
-        group: Some(open.chord.clone()),
-        serializer: open.serializer(),
-        ..Request::default()
-    };
-    let part = |parent: &Parent| Link {
-        chord: parent.chord.clone(),
-        route: parent.route.clone(),
-        index: parent.index,
-        is_final: true,
-        ..Link::default()
-    };
-    let sequel = Sequel {
-        errbacks: open.errbacks.clone(),
-        chain: body.into_iter().cloned().collect(),
-        link: open.parent.as_ref().map(part),
-        ..Sequel::default()
-    };
-    let following = downfall::failure(&request, sequel, Cause::found(exception), scribe);
-    let mut effects: Vec<_> = following.into_effects().collect();
-    if body.is_none() {
-        let request = Request { reply_to: open.reply_to.clone(), ..request };
-        let exception = exception.clone().into_value();
-        let meta = ResultMeta::new(&*request.id, TaskState::Failure, exception);
-        let report = report(&request, meta, scribe.config());
-        effects.extend(report.map(|publish| Effect::new(Kind::Report, publish)));
-    }
-    effects
+    let cause = Cause::found(exception);
+    join::chord_failed(open, open.errbacks.clone(), cause, scribe).into_effects().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::client::{Composer, Config};
-    use crate::protocol::{Map, Signature, Value};
-    use crate::task::{Registry, Run, StateMap, TaskDef, TaskOptions};
+    use crate::protocol::{Map, ResultMeta, Signature, Value};
+    use crate::task::{Registry, Request, Run, StateMap, TaskDef, TaskOptions};
     use crate::worker::follow;
+    use crate::worker::sequel::Sequel;
 
     static KNOWN: TaskDef = TaskDef {
         name: "known",

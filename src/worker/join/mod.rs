@@ -32,6 +32,7 @@ use super::Error;
 use super::running::Crew;
 use crate::amqp::{self, Connection, layout};
 use crate::client::connection_options;
+pub(super) use outcome::failed as chord_failed;
 use shard::Shard;
 
 /// Heartbeat of the connection, in seconds: how long a joiner that vanished from the network may

@@ -123,7 +123,7 @@ fn hand_on(open: &Open, list: Vec<u8>, scribe: &Scribe<'_>) -> Result<Following,
 }
 
 /// Tells everybody who waits that the body cannot run.
-fn failed(
+pub(in crate::worker) fn failed(
     open: &Open,
     errbacks: Vec<Signature>,
     cause: Cause<'_>,
