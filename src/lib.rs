@@ -33,8 +33,10 @@
 //! | write tasks | [`macro@task`], [`Context`], [`State`], [`TaskError`] |
 //! | call tasks | [`Client`], [`Signature`], [`AsyncResult`], [`blocking`] |
 //! | make workflows of them | [`chain`], [`group`], [`chord`], [`Workflow`], [`GroupResult`] |
+//! | revoke and steer | [`AsyncResult::revoke`], [`Client::control`] |
 //! | run tasks | [`Worker`], and `cli` (feature `cli`) for a command line |
 //! | set it up | [`App`], [`Config`] |
+//! | keep processes running | `supervisor` (on Unix) |
 
 pub mod amqp;
 mod app;
@@ -42,8 +44,12 @@ pub mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+#[cfg(unix)]
+mod process;
 pub mod protocol;
 pub mod results;
+#[cfg(unix)]
+pub mod supervisor;
 pub mod task;
 pub mod worker;
 
@@ -53,7 +59,7 @@ pub use client::canvas::{Chain, Chord, Group, Workflow, chain, chord, group};
 pub use client::{Client, Config, SendError, Signature, blocking};
 pub use protocol::Value;
 pub use results::{AnyResult, AsyncResult, GroupResult, ResultError, TaskFailure};
-pub use task::{Context, State, TaskError, TaskResult};
+pub use task::{Context, Retry, State, TaskError, TaskResult};
 pub use worker::Worker;
 
 /// What the code of `#[task]` names; not a part of the API.
@@ -69,7 +75,7 @@ pub mod __private {
     };
     pub use crate::task::name::{dotted, dotted_len, text};
     pub use crate::task::{
-        Acks, Context, Invocation, Param, Run, StateType, Submitted, TaskDef, TaskOptions,
-        TaskResult,
+        Acks, Context, ErrorClass, Invocation, Isolate, OnConnectionLoss, Param, RateLimit, Run,
+        StateType, Submitted, TaskDef, TaskOptions, TaskResult,
     };
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use celeriac::client::canvas::Step;
 use celeriac::protocol::{Map, Serializer, Value};
 use celeriac::task::{
-    Acks, Environment, Invocation, Registry, Request, Run, StateMap, TaskDef, TaskErrorKind,
-    TaskOptions,
+    Acks, Environment, ErrorClass, Invocation, Registry, Request, Run, StateMap, TaskDef,
+    TaskErrorKind, TaskOptions,
 };
 use celeriac::{Context, State, TaskError, TaskResult, task};
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,11 @@ struct Prices(i64);
     acks = early,
     time_limit = 60,
     soft_time_limit = "500ms",
-    retry_delay = 2.5,
+    retry_backoff = 2.5,
+    retry_backoff_max = "1m",
+    retry_jitter = false,
+    retry_for(std::io::Error, "ValueError"),
+    dont_retry_for("shop.errors.Declined"),
     track_started = false,
     blocking
 )]
@@ -204,7 +208,11 @@ fn options_are_data() {
         acks: Some(Acks::Early),
         time_limit: Some(Duration::from_secs(60)),
         soft_time_limit: Some(Duration::from_millis(500)),
-        retry_delay: Some(Duration::from_millis(2500)),
+        retry_backoff: Some(Duration::from_millis(2500)),
+        retry_backoff_max: Some(Duration::from_secs(60)),
+        retry_jitter: Some(false),
+        retry_for: const { &[ErrorClass::of::<std::io::Error>(), ErrorClass::named("ValueError")] },
+        dont_retry_for: const { &[ErrorClass::named("shop.errors.Declined")] },
         track_started: Some(false),
         ..TaskOptions::DEFAULT
     };

@@ -3,9 +3,12 @@
 //!
 //! Client, worker and joiner share this process and the machine with the broker, so read the
 //! figures as ratios. Started by `cargo bench --bench chords`; the largest header is an argument
-//! after `--`.
+//! after `--`, with `--memory` for that of a joiner, and `--redis` for Celery's chords.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+mod celery;
+mod memory;
 
 use std::time::{Duration, Instant};
 
@@ -53,16 +56,21 @@ async fn since(values: Vec<i64>) -> i64 {
 
 #[tokio::main]
 async fn main() -> Result<(), anyhow::Error> {
-    let largest = std::env::args().skip(1).find_map(|it| it.parse().ok()).unwrap_or(10_000);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |option: &str| arguments.iter().any(|it| it == option);
+    let largest = arguments.iter().find_map(|it| it.parse().ok()).unwrap_or(10_000);
     let vhost = TestVhost::create("bench-chords")?;
     let config = Config::builder().broker_url([vhost.url().parse()?]).build();
     let worker = Worker::new(App::new(config.clone())).concurrency(200).start().await?;
     let client = Client::connect(config).await?;
     println!("{:<34} {:>10} {:>12}", "case", "seconds", "us per part");
     with_body(&client, 100).await?;
+    let mut chords = Vec::new();
     for size in [100, 1000, 10_000, 100_000].into_iter().filter(|size| *size <= largest) {
         row("group", size, without_body(&client, size).await?);
-        row("chord", size, with_body(&client, size).await?);
+        let took = with_body(&client, size).await?;
+        row("chord", size, took);
+        chords.push((size, took));
     }
     let started = Instant::now();
     let begun = stream::iter((0..SMALL).map(|_| client.apply(small())));
@@ -75,6 +83,22 @@ async fn main() -> Result<(), anyhow::Error> {
     client.close().await;
     worker.handle().shutdown();
     worker.wait().await?;
+    if asked("--memory") {
+        memory::print(100_000).await?;
+    }
+    if asked("--redis") {
+        compare(&chords)?;
+    }
+    Ok(())
+}
+
+/// Prints what Celery with Redis takes for the same chords.
+fn compare(chords: &[(i64, Duration)]) -> Result<(), anyhow::Error> {
+    let sizes: Vec<i64> = chords.iter().map(|(size, _)| *size).collect();
+    for ((size, ours), theirs) in chords.iter().zip(celery::measure(&sizes)?) {
+        row("celery with redis, chord", *size, theirs);
+        println!("{:>34.1} times its parts/s", theirs.as_secs_f64() / ours.as_secs_f64());
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{ItemFn, Type};
 
-use crate::options::Options;
+use crate::options::{ErrorClass, Options};
 use crate::parse::{Default, Output, Param, Task};
 
 // Emitted code says `allow` and not `expect`: whether such a lint fires depends on the function
@@ -277,6 +277,19 @@ fn wire_value(arguments: &Ident, at: usize, ty: &Type, default: Option<&Default>
     }
 }
 
+/// The errors that an option names.
+fn classes(field: &str, classes: Option<&[ErrorClass]>) -> TokenStream {
+    let Some(classes) = classes else { return TokenStream::new() };
+    let field = format_ident!("{field}");
+    let classes = classes.iter().map(|class| match class {
+        ErrorClass::Type(ty) => {
+            quote_spanned!(ty.span()=> ::celeriac::__private::ErrorClass::of::<#ty>())
+        }
+        ErrorClass::Named(name) => quote!(::celeriac::__private::ErrorClass::named(#name)),
+    });
+    quote!(#field: const { &[#(#classes),*] },)
+}
+
 fn options(options: &Options) -> TokenStream {
     fn option<T: quote::ToTokens>(field: &str, value: Option<T>) -> TokenStream {
         let field = format_ident!("{field}");
@@ -291,6 +304,9 @@ fn options(options: &Options) -> TokenStream {
             quote!(::core::time::Duration::new(#seconds, #nanoseconds))
         })
     };
+    let rate = |interval: Option<Duration>| {
+        time(interval).map(|interval| quote!(::celeriac::__private::RateLimit::every(#interval)))
+    };
     let variant = |ty: &str, variant: Option<&'static str>| {
         let ty = format_ident!("{ty}");
         variant.map(|variant| {
@@ -303,12 +319,32 @@ fn options(options: &Options) -> TokenStream {
         option("priority", options.priority),
         option("serializer", variant("Serializer", options.serializer)),
         option("ignore_result", options.ignore_result),
+        option("unique", time(options.unique)),
+        option(
+            "global_concurrency",
+            options.global_concurrency.map(|limit| {
+                let limit = limit.get();
+                quote!(match ::core::num::NonZeroU32::new(#limit) {
+                    ::core::option::Option::Some(limit) => limit,
+                    ::core::option::Option::None => ::core::num::NonZeroU32::MIN,
+                })
+            }),
+        ),
         option("acks", variant("Acks", options.acks)),
         option("time_limit", time(options.time_limit)),
         option("soft_time_limit", time(options.soft_time_limit)),
         option("max_retries", options.max_retries),
         option("retry_delay", time(options.retry_delay)),
+        option("retry_backoff", time(options.retry_backoff)),
+        option("retry_backoff_max", time(options.retry_backoff_max)),
+        option("retry_jitter", options.retry_jitter),
+        classes("retry_for", options.retry_for.as_deref()),
+        classes("dont_retry_for", options.dont_retry_for.as_deref()),
         option("track_started", options.track_started),
+        option("isolate", variant("Isolate", options.isolate)),
+        option("reject_on_worker_lost", options.reject_on_worker_lost),
+        option("rate_limit", rate(options.rate_limit)),
+        option("on_connection_loss", variant("OnConnectionLoss", options.on_connection_loss)),
     ];
     quote! {
         ::celeriac::__private::TaskOptions {

@@ -73,13 +73,28 @@ use syn::{ItemFn, parse_macro_input};
 /// | `priority = 5` | priority of the message, 0 to 255 |
 /// | `serializer = msgpack` | how arguments are written: `msgpack` or `json` |
 /// | `ignore_result` | no result is stored |
+/// | `unique = "10m"` | a call with the same arguments is not sent again for so long |
+/// | `global_concurrency = 5` | so many calls run at once, in all workers together |
 /// | `acks = late` | acknowledge after the run (`late`) or before it (`early`) |
 /// | `time_limit = "30s"` | run time after which the task is ended |
 /// | `soft_time_limit = "25s"` | run time after which it is asked to end |
 /// | `max_retries = 3` | how many times a retryable error runs it again |
-/// | `retry_delay = "10s"` | time before the first of them |
+/// | `retry_delay = "10s"` | time before each of them; 3 minutes by default |
+/// | `retry_backoff` | time before the first of them, doubled for each that follows |
+/// | `retry_backoff_max = "10m"` | the longest of these times |
+/// | `retry_jitter = false` | wait just as long, instead of a random part of it |
+/// | `retry_for(std::io::Error, "ValueError")` | only after these |
+/// | `dont_retry_for("KeyError")` | never after these |
 /// | `track_started` | publish the state STARTED |
+/// | `isolate = process` | runs in a child process, which may crash at no other's cost |
+/// | `reject_on_worker_lost` | an isolated task whose process went away is delivered again |
+/// | `rate_limit = "10/s"` | how often it may start in one worker: a second, minute or hour |
+/// | `on_connection_loss = cancel` | while it runs: `recognise`, `finish` or `cancel` |
 /// | `blocking` | says what a plain `fn` is anyway |
+///
+/// A task with any option about retries is run again after a retryable error, three times unless
+/// `max_retries` says otherwise. Without `= time`, `retry_backoff` begins with one second. Errors
+/// are named by type, which may also be that of a cause, or by the class that callers see.
 ///
 /// Times are text with a unit (`"500ms"`, `"30s"`, `"10m"`, `"2h"`) or a number of seconds. Flags
 /// may be switched off: `track_started = false`.

@@ -42,8 +42,11 @@ const TIME: &str =
 fn an_unknown_option_is_met_with_the_known_ones() {
     check_options(quote!(que = "sums"), &["unknown option `que`: did you mean `queue`?"]);
     let all = "unknown option `colour`: there are: name, queue, priority, serializer, \
-               ignore_result, acks, time_limit, soft_time_limit, max_retries, retry_delay, \
-               track_started, blocking";
+               ignore_result, unique, global_concurrency, acks, time_limit, soft_time_limit, \
+               max_retries, retry_delay, \
+               retry_backoff, retry_backoff_max, retry_jitter, retry_for, dont_retry_for, \
+               track_started, isolate, reject_on_worker_lost, rate_limit, on_connection_loss, \
+               blocking";
     check_options(quote!(colour = "red"), &[all]);
 }
 
@@ -63,6 +66,25 @@ fn the_values_of_options_are_checked() {
     check_options(quote!(ignore_result = "yes"), &[flag]);
     check_options(quote!(queue = "a", queue = "b"), &["the option `queue` is given twice"]);
     check_options(quote!(queue("a")), &["write `option = value`"]);
+}
+
+#[test]
+fn options_about_retries_fit_together() {
+    let text = "`retry_backoff` has a first delay of its own: take one of them away";
+    check_options(quote!(retry_backoff, retry_delay = 3), &[text]);
+    let text = "`retry_jitter` says nothing without `retry_backoff`";
+    check_options(quote!(retry_jitter = false), &[text]);
+    let text = "`retry_backoff_max` says nothing without `retry_backoff`";
+    check_options(quote!(retry_delay = 1, retry_backoff_max = 3), &[text]);
+    let text = format!("`retry_backoff`: {TIME}");
+    check_options(quote!(retry_backoff = "twice"), &[&text]);
+    let text = "write `retry_for(std::io::Error, \"ValueError\")`";
+    check_options(quote!(retry_for = "ValueError"), &[text]);
+    check_options(quote!(dont_retry_for()), &["`dont_retry_for`: name at least one error"]);
+    let text = "expected a class, such as \"ValueError\" or \"shop.errors.Declined\"";
+    check_options(quote!(retry_for("Value Error")), &[text]);
+    check_options(quote!(retry_for(A), retry_for(B)), &["the option `retry_for` is given twice"]);
+    check_options(quote!(retry_backoff = "2s", retry_jitter = false, retry_for(io::Error)), &[]);
 }
 
 #[test]

@@ -1,28 +1,40 @@
 //! The options in the parentheses of `#[task(...)]`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
-use syn::parse::Parser;
+use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
-use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Result, Token};
+use syn::{Error, Expr, ExprLit, Lit, LitBool, LitStr, Meta, Result, Token, Type};
 
 use crate::duration;
 
 /// Every option there is, for suggestions.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 23] = [
     "name",
     "queue",
     "priority",
     "serializer",
     "ignore_result",
+    "unique",
+    "global_concurrency",
     "acks",
     "time_limit",
     "soft_time_limit",
     "max_retries",
     "retry_delay",
+    "retry_backoff",
+    "retry_backoff_max",
+    "retry_jitter",
+    "retry_for",
+    "dont_retry_for",
     "track_started",
+    "isolate",
+    "reject_on_worker_lost",
+    "rate_limit",
+    "on_connection_loss",
     "blocking",
 ];
 
@@ -34,12 +46,24 @@ pub(crate) struct Options {
     pub(crate) priority: Option<u8>,
     pub(crate) serializer: Option<&'static str>,
     pub(crate) ignore_result: Option<bool>,
+    pub(crate) unique: Option<Duration>,
+    pub(crate) global_concurrency: Option<NonZeroU32>,
     pub(crate) acks: Option<&'static str>,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) soft_time_limit: Option<Duration>,
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: Option<Duration>,
+    pub(crate) retry_backoff: Option<Duration>,
+    pub(crate) retry_backoff_max: Option<Duration>,
+    pub(crate) retry_jitter: Option<bool>,
+    pub(crate) retry_for: Option<Vec<ErrorClass>>,
+    pub(crate) dont_retry_for: Option<Vec<ErrorClass>>,
     pub(crate) track_started: Option<bool>,
+    pub(crate) isolate: Option<&'static str>,
+    pub(crate) reject_on_worker_lost: Option<bool>,
+    /// The time between two starts.
+    pub(crate) rate_limit: Option<Duration>,
+    pub(crate) on_connection_loss: Option<&'static str>,
     pub(crate) blocking: Option<bool>,
 }
 
@@ -57,7 +81,27 @@ impl Options {
                 }
             }
         }
-        errors.map_or(Ok(options), Err)
+        match errors {
+            Some(errors) => Err(errors),
+            None => options.check_retries(&metas).map(|()| options),
+        }
+    }
+
+    /// Options about retries that contradict each other, or are of no use alone.
+    fn check_retries(&self, metas: &Punctuated<Meta, Token![,]>) -> Result<()> {
+        let at = |name: &str| metas.iter().find(|meta| meta.path().is_ident(name));
+        if self.retry_backoff.is_some() {
+            return at("retry_delay").map_or(Ok(()), |meta| {
+                let text = "`retry_backoff` has a first delay of its own: take one of them away";
+                Err(Error::new_spanned(meta, text))
+            });
+        }
+        let lonely = ["retry_backoff_max", "retry_jitter"].into_iter().find_map(at);
+        lonely.map_or(Ok(()), |meta| {
+            let key = meta.path().to_token_stream();
+            let text = format!("`{key}` says nothing without `retry_backoff`");
+            Err(Error::new_spanned(meta, text))
+        })
     }
 
     fn read(&mut self, meta: &Meta) -> Result<()> {
@@ -70,6 +114,10 @@ impl Options {
                 choice(value, &[("msgpack", "Msgpack"), ("json", "Json")])
             }),
             "ignore_result" => set(&mut self.ignore_result, meta, flag),
+            "unique" => set(&mut self.unique, meta, time),
+            "global_concurrency" => set(&mut self.global_concurrency, meta, |value| {
+                number(value, "a number, 1 or more")
+            }),
             "acks" => set(&mut self.acks, meta, |value| {
                 choice(value, &[("late", "Late"), ("early", "Early")])
             }),
@@ -79,11 +127,72 @@ impl Options {
                 set(&mut self.max_retries, meta, |value| number(value, "a number, 0 or more"))
             }
             "retry_delay" => set(&mut self.retry_delay, meta, time),
+            "retry_backoff" => set(&mut self.retry_backoff, meta, first_time),
+            "retry_backoff_max" => set(&mut self.retry_backoff_max, meta, time),
+            "retry_jitter" => set(&mut self.retry_jitter, meta, flag),
+            "retry_for" => set_errors(&mut self.retry_for, meta),
+            "dont_retry_for" => set_errors(&mut self.dont_retry_for, meta),
             "track_started" => set(&mut self.track_started, meta, flag),
+            "isolate" => {
+                set(&mut self.isolate, meta, |value| choice(value, &[("process", "Process")]))
+            }
+            "reject_on_worker_lost" => set(&mut self.reject_on_worker_lost, meta, flag),
+            "rate_limit" => set(&mut self.rate_limit, meta, rate),
+            "on_connection_loss" => set(&mut self.on_connection_loss, meta, |value| {
+                choice(
+                    value,
+                    &[("recognise", "Recognise"), ("finish", "Finish"), ("cancel", "Cancel")],
+                )
+            }),
             "blocking" => set(&mut self.blocking, meta, flag),
             _ => Err(unknown(meta)),
         }
     }
+}
+
+/// Errors by which a task is retried, or not.
+pub(crate) enum ErrorClass {
+    /// A Rust type.
+    Type(Box<Type>),
+    /// The class that callers see.
+    Named(LitStr),
+}
+
+impl Parse for ErrorClass {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        if !input.peek(LitStr) {
+            return input.parse().map(|ty| Self::Type(Box::new(ty)));
+        }
+        let name: LitStr = input.parse()?;
+        let words = name.value();
+        let is_name = |word: &str| {
+            !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+        };
+        if words.split('.').all(is_name) {
+            Ok(Self::Named(name))
+        } else {
+            let text = "expected a class, such as \"ValueError\" or \"shop.errors.Declined\"";
+            Err(Error::new(name.span(), text))
+        }
+    }
+}
+
+/// `option(Type, "Class", ...)`.
+fn set_errors(option: &mut Option<Vec<ErrorClass>>, meta: &Meta) -> Result<()> {
+    let key = meta.path().to_token_stream();
+    let Meta::List(list) = meta else {
+        let text = format!("write `{key}(std::io::Error, \"ValueError\")`");
+        return Err(Error::new_spanned(meta, text));
+    };
+    if option.is_some() {
+        return Err(Error::new_spanned(meta, format!("the option `{key}` is given twice")));
+    }
+    let classes = list.parse_args_with(Punctuated::<ErrorClass, Token![,]>::parse_terminated)?;
+    if classes.is_empty() {
+        return Err(Error::new_spanned(meta, format!("`{key}`: name at least one error")));
+    }
+    *option = Some(classes.into_iter().collect());
+    Ok(())
 }
 
 /// What stands behind the key: a value, or nothing.
@@ -150,6 +259,36 @@ fn time(given: Given<'_>) -> Result<Duration> {
         _ => None,
     }
     .ok_or_else(|| wrong(given, duration::EXPECTED))
+}
+
+/// A number of starts in a second, minute or hour, as the time between two of them.
+fn rate(given: Given<'_>) -> Result<Duration> {
+    let parse = |text: &str| {
+        let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
+        let seconds = match unit {
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let count = count.parse::<f64>().ok().filter(|count| *count > 0.0)?;
+        Duration::try_from_secs_f64(seconds / count).ok().filter(|interval| !interval.is_zero())
+    };
+    match literal(given) {
+        Some(Lit::Str(text)) => parse(&text.value()),
+        Some(Lit::Int(number)) => parse(number.base10_digits()),
+        Some(Lit::Float(number)) => parse(number.base10_digits()),
+        _ => None,
+    }
+    .ok_or_else(|| wrong(given, "expected a rate such as \"10/s\", \"100/m\" or \"1000/h\""))
+}
+
+/// A flag, which is one second, or a time.
+fn first_time(given: Given<'_>) -> Result<Duration> {
+    match (given.1, literal(given)) {
+        (None, _) | (_, Some(Lit::Bool(LitBool { value: true, .. }))) => Ok(Duration::from_secs(1)),
+        _ => time(given),
+    }
 }
 
 /// One of a few words, bare or in quotes; gives the second of the pair.

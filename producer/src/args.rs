@@ -7,13 +7,18 @@ use celeriac::client::config::parse_duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::control_args::{
+    CONTROL_MORE, ControlArgs, INSPECT_MORE, InspectArgs, REVOKE_MORE, RevokeArgs,
+};
+use crate::dlq::{self, args::DlqCommand};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  a task failed
+  1  a task failed, or a worker replied with an error
   2  wrong options, settings or input
   3  the broker cannot be reached
-  4  no result within the timeout
+  4  no result, or no reply of a worker, within the timeout
   5  not sent: no such queue, too large, or refused by the broker
   130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
@@ -40,6 +45,14 @@ Examples:
       celeriac chain 'add(2, 2)' 'multiply(3)' 'power(2)' --wait
       celeriac chord 'square(1)' 'square(2)' --body sum_task --wait
 
+  What do the workers do, and away with a task:
+      celeriac inspect active
+      celeriac revoke 8f3c1b1e-3a0c-4f3c-9c0a-0d7a1c8f5e21
+
+  What could not be run, and another try for it:
+      celeriac dlq list
+      celeriac dlq requeue --reason unknown-task
+
   Is the broker there?
       celeriac ping";
 
@@ -57,10 +70,10 @@ Lines of --from:
 
 Exit codes:
   0  success
-  1  a task failed
+  1  a task failed, or a worker replied with an error
   2  wrong options, settings or input
   3  the broker cannot be reached
-  4  no result within the timeout
+  4  no result, or no reply of a worker, within the timeout
   5  not sent: no such queue, too large, or refused by the broker
   130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
@@ -154,6 +167,21 @@ pub(crate) enum Command {
     /// Draw a workflow without sending it.
     #[command(after_long_help = WORKFLOW_MORE)]
     Graph(GraphArgs),
+    /// Tell workers to change: limits, slots, queues, shutdown.
+    #[command(after_long_help = CONTROL_MORE)]
+    Control(Box<ControlArgs>),
+    /// Ask workers what they do.
+    #[command(after_long_help = INSPECT_MORE)]
+    Inspect(Box<InspectArgs>),
+    /// Keep tasks or whole workflows from running.
+    #[command(after_long_help = REVOKE_MORE)]
+    Revoke(Box<RevokeArgs>),
+    /// Look at messages that could not be run, send them again, or drop them.
+    #[command(after_long_help = dlq::args::MORE)]
+    Dlq {
+        #[command(subcommand)]
+        command: DlqCommand,
+    },
     /// Ask the broker for an answer and measure how long it takes.
     Ping,
     /// Write a completion script for a shell.

@@ -9,6 +9,9 @@ mod batch;
 mod call;
 mod completions;
 mod connect;
+mod control;
+mod control_args;
+mod dlq;
 mod exit;
 mod graph;
 mod input;
@@ -70,7 +73,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Group(args) => apply::group(&cli.common, args).await,
             Command::Chord(args) => apply::chord(&cli.common, args).await,
             Command::Run(args) => apply::file(&cli.common, args).await,
+            Command::Dlq { command } => dlq::run(&cli.common, command).await,
             Command::Ping => ping::run(&cli.common).await,
+            Command::Control(args) => control::control(&cli.common, args).await,
+            Command::Inspect(args) => control::inspect(&cli.common, args).await,
+            Command::Revoke(args) => control::revoke(&cli.common, args).await,
             Command::Graph(_) | Command::Completions { .. } => Ok(Exit::Success),
         }
     });

@@ -20,7 +20,7 @@ use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
 use super::live::Live;
 use super::supervisor;
-use super::topology::Topology;
+use super::topology::{QueueSpec, Topology};
 use super::url::BrokerUrl;
 use crate::backoff::Backoff;
 use crate::protocol::Properties;
@@ -215,8 +215,12 @@ impl Connection {
     /// Whether `properties` with their headers fit into the one frame in which they must travel,
     /// as it was agreed with the broker last.
     pub(crate) fn carries(&self, properties: &Properties) -> bool {
-        let max = self.handle.shared.frame_max.load(Ordering::Relaxed);
-        to_properties(properties).is_ok_and(|(_, size)| size <= max)
+        fits_frame(properties, self.frame_max())
+    }
+
+    /// The largest frame, in bytes, as it was agreed with the broker last.
+    pub(crate) fn frame_max(&self) -> usize {
+        self.handle.shared.frame_max.load(Ordering::Relaxed)
     }
 
     /// Declares `topology` now and again after each reconnect. Waits while the connection is lost.
@@ -237,12 +241,52 @@ impl Connection {
         }
     }
 
+    /// Whether the queue `name` was found to have other arguments than it was declared with here.
+    pub(crate) fn differs(&self, name: &str) -> bool {
+        self.handle.shared.differences.has_queue(name)
+    }
+
     /// Declares `topology` once, and forgets it. Waits while the connection is lost.
     ///
     /// # Errors
     /// When the broker refuses, or the connection has ended.
     pub(crate) async fn declare_for_now(&self, topology: &Topology) -> Result<(), Error> {
         self.declare_once(topology).await.map(|_| ())
+    }
+
+    /// Declares a queue that is not remembered, and is refused if it exists with other arguments.
+    /// Waits while the connection is lost.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the broker's words, or the connection has ended.
+    pub(crate) async fn declare_exactly(&self, spec: &QueueSpec) -> Result<(), Error> {
+        let mut epoch = 0;
+        loop {
+            let live = self.live(epoch).await?;
+            match declare::declare_exactly(&live, spec).await {
+                Err(error) if error.is_connection() => epoch = live.epoch,
+                declared => return declared,
+            }
+        }
+    }
+
+    /// How many consumers the queue `name` has, those included that wait for their turn. Waits
+    /// while the connection is lost.
+    pub(crate) async fn consumers(&self, name: &str) -> Result<u32, Error> {
+        declare::counts(&self.live(0).await?, name).await.map(|(_, consumers)| consumers)
+    }
+
+    /// How many messages wait in the queue `name`, not counting those that consumers hold; `None`
+    /// if there is no such queue. Quorum queues may answer 0 when they are busy.
+    ///
+    /// # Errors
+    /// When the broker refuses, or the connection is lost or has ended.
+    pub async fn queue_depth(&self, name: &str) -> Result<Option<u32>, Error> {
+        match declare::counts(&self.live(0).await?, name).await {
+            Ok((depth, _)) => Ok(Some(depth)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Deletes the queue `name` with all that it holds, and no longer declares it after a
@@ -259,6 +303,11 @@ impl Connection {
             declare::delete_queue(&live, name).await
         };
         tokio::time::timeout(CLOSE_TIMEOUT, deleting).await.unwrap_or_else(|_| Err(Error::lost()))
+    }
+
+    /// Declares the queue `name` no longer after a reconnect. It stays as it is.
+    pub(crate) fn forget_queue(&self, name: &str) {
+        lock(&self.handle.shared.topology).forget_queue(name);
     }
 
     /// Declares `topology` without remembering it, and tells on which link.
@@ -279,6 +328,17 @@ impl Connection {
     pub(super) async fn redeclare_queue(&self, name: &str) -> Result<(), Error> {
         let topology = lock(&self.handle.shared.topology).of_queue(name);
         self.declare_once(&topology).await.map(|_| ())
+    }
+
+    /// Asks the broker something without consequence, and waits for its answer, however long a
+    /// lost connection takes to come back.
+    ///
+    /// # Errors
+    /// When the connection has ended, or ends meanwhile.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let live = self.live(0).await?;
+        let channel = live.answer(live.connection.create_channel()).await?;
+        live.answer(channel.close(200, "alive".into())).await
     }
 
     /// Closes the connection; publishers and consumers on it end. Waits until that is done.
@@ -320,4 +380,9 @@ impl fmt::Debug for Connection {
 /// Locks a mutex whose owners never leave it half-changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether `properties` with their headers fit into the one frame in which they must travel.
+pub(crate) fn fits_frame(properties: &Properties, frame_max: usize) -> bool {
+    to_properties(properties).is_ok_and(|(_, size)| size <= frame_max)
 }

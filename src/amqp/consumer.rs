@@ -4,12 +4,14 @@
 //! was delivered and neither handed out nor settled goes back to its queue.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::channels::Channels;
 use super::connection::{Connection, lock};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
@@ -18,9 +20,16 @@ use super::settle::SettleToken;
 use super::topology::{QueueSpec, Topology};
 use crate::protocol::{Map, Message};
 
-/// Unsettled deliveries on one channel. The broker's cost of each ack grows with the number of
-/// older ones, so more of them are spread over more channels.
+/// Unsettled deliveries on one channel, up to [`LANES_MAX`] channels. The broker's cost of each ack
+/// grows with the number of older ones, so more of them are spread over more channels.
 const LANE_PREFETCH_MAX: u32 = 250;
+
+/// Channels of one consumer. Those of a connection are few (2047 by default), and other consumers
+/// need some, too.
+const LANES_MAX: u32 = 64;
+
+/// How long lanes may take to change what they consume.
+const STEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Deliveries that one burst holds at most.
 const BURST_MAX: usize = 256;
@@ -115,28 +124,18 @@ impl Consumer {
     ) -> Result<(Deliveries, ConsumerHandle), Error> {
         let queues = options.queues.clone();
         connection.declare(&Topology { queues, ..Topology::default() }).await?;
-        let (count, prefetch) = lanes(&options);
-        let inbox = Arc::new(Inbox::new(count));
-        let options = Arc::new(options);
-        let stale = Arc::new(AtomicU64::new(0));
-        let mut lanes = Vec::with_capacity(count);
-        let mut opened = Vec::with_capacity(count);
-        for number in 0..count {
-            let (commands, receiver) = mpsc::channel(2);
-            let (first, open) = oneshot::channel();
-            let lane = Lane {
-                connection: connection.clone(),
-                options: options.clone(),
-                prefetch,
-                number,
-                inbox: inbox.clone(),
-                stale: stale.clone(),
-            };
-            tokio::spawn(lane.run(receiver, first));
-            lanes.push(commands);
-            opened.push(open);
-        }
-        let shared = Arc::new(Shared { lanes, inbox, stale });
+        let (count, prefetch) = lanes(&options, options.queues.len());
+        let shared = Arc::new(Shared {
+            connection: connection.clone(),
+            lanes: Mutex::default(),
+            registered: Mutex::default(),
+            queues: Mutex::new(options.queues.clone()),
+            options: Arc::new(options),
+            inbox: Arc::new(Inbox::default()),
+            channels: Arc::default(),
+            steering: tokio::sync::Mutex::default(),
+        });
+        let opened: Vec<_> = (0..count).map(|_| shared.open_lane(prefetch)).collect();
         let (deliveries, handle) = (Deliveries(shared.clone()), ConsumerHandle(shared));
         for open in join_all(opened).await {
             if let Err(error) = open.unwrap_or(Err(Error::Closed)) {
@@ -149,30 +148,100 @@ impl Consumer {
 }
 
 /// How many lanes, and the prefetch of each consumer on each lane.
-fn lanes(options: &ConsumerOptions) -> (usize, u16) {
-    let queues = u32::try_from(options.queues.len()).unwrap_or(u32::MAX).max(1);
+fn lanes(options: &ConsumerOptions, queues: usize) -> (usize, u16) {
+    let queues = u32::try_from(queues).unwrap_or(u32::MAX).max(1);
     if options.prefetch == 0 || options.no_ack {
         return (1, 0);
     }
-    let share = options.prefetch.div_ceil(queues).max(options.prefetch_queue_min).max(1);
-    let lanes = share.saturating_mul(queues).div_ceil(LANE_PREFETCH_MAX).min(share);
+    let share = share(options, queues);
+    let lanes = share.saturating_mul(queues).div_ceil(LANE_PREFETCH_MAX).min(share).min(LANES_MAX);
     let prefetch = share.div_ceil(lanes).min(u32::from(u16::MAX));
     (lanes as usize, prefetch as u16)
+}
+
+/// The share of one queue in the prefetch.
+fn share(options: &ConsumerOptions, queues: u32) -> u32 {
+    options.prefetch.div_ceil(queues).max(options.prefetch_queue_min).max(1)
+}
+
+/// The ways to the lanes.
+#[derive(Debug, Default)]
+struct Lanes {
+    commands: Vec<mpsc::Sender<Command>>,
+    /// All were told to end, and none may be opened any more: what it got would go back at once,
+    /// and come again.
+    stopped: bool,
 }
 
 /// What the handle, the deliveries and the lanes share.
 #[derive(Debug)]
 struct Shared {
-    lanes: Vec<mpsc::Sender<Command>>,
+    connection: Connection,
+    options: Arc<ConsumerOptions>,
+    lanes: Mutex<Lanes>,
+    /// How many consumers each of them has.
+    registered: Mutex<Vec<Arc<AtomicUsize>>>,
+    /// What is consumed now.
+    queues: Mutex<Vec<QueueSpec>>,
     inbox: Arc<Inbox>,
-    stale: Arc<AtomicU64>,
+    channels: Arc<Channels>,
+    /// Held while it is changed what is consumed.
+    steering: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
-    /// Gives every lane a command and waits until they have carried it out, within limits: a
-    /// connection that is blocked or gone must not hold up a shutdown.
-    async fn command(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
-        let waits = self.lanes.iter().map(|lane| {
+    /// Starts one lane more, unless all were told to end; what it sends is whether it could open.
+    fn open_lane(&self, prefetch: u16) -> oneshot::Receiver<Result<(), Error>> {
+        let (commands, receiver) = mpsc::channel(2);
+        let (first, open) = oneshot::channel();
+        let names = lock(&self.queues).iter().map(|queue| queue.name.as_str().into()).collect();
+        let mut lanes = lock(&self.lanes);
+        if lanes.stopped {
+            return open;
+        }
+        self.inbox.enter();
+        let registered = Arc::<AtomicUsize>::default();
+        lock(&self.registered).push(Arc::clone(&registered));
+        let lane = Lane {
+            registered,
+            connection: self.connection.clone(),
+            options: Arc::clone(&self.options),
+            queues: Mutex::new(names),
+            prefetch: AtomicU16::new(prefetch),
+            number: lanes.commands.len(),
+            inbox: Arc::clone(&self.inbox),
+            channels: Arc::clone(&self.channels),
+        };
+        lanes.commands.push(commands);
+        drop(lanes);
+        tokio::spawn(lane.run(receiver, first));
+        open
+    }
+
+    /// Gives every lane a command and collects what they answer in time.
+    async fn steer<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
+        let lanes = lock(&self.lanes).commands.clone();
+        let answers = lanes.iter().map(|lane| {
+            let (done, wait) = oneshot::channel();
+            let command = command(done);
+            let asking = async move {
+                lane.send(command).await.ok()?;
+                wait.await.ok()
+            };
+            async { tokio::time::timeout(STEER_TIMEOUT, asking).await.ok().flatten() }
+        });
+        join_all(answers).await.into_iter().flatten().collect()
+    }
+
+    /// Gives every lane a command that ends it, and waits until they have carried it out, within
+    /// limits: a connection that is blocked or gone must not hold up a shutdown.
+    async fn end(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let lanes = {
+            let mut lanes = lock(&self.lanes);
+            lanes.stopped = true;
+            lanes.commands.clone()
+        };
+        let waits = lanes.iter().map(|lane| {
             let (done, wait) = oneshot::channel();
             let command = command(done);
             async move {
@@ -215,7 +284,7 @@ impl ConsumerHandle {
     /// Tokens that are out can still be settled until [`close`](Self::close).
     pub async fn cancel(&self) {
         self.0.inbox.stop();
-        self.0.command(Command::Cancel).await;
+        self.0.end(Command::Cancel).await;
         // Only now: while the consumers live, the broker would deliver them here again.
         self.0.inbox.drain();
     }
@@ -224,25 +293,106 @@ impl ConsumerHandle {
     /// and closes the channels. What is unsettled then goes back to its queue.
     pub async fn close(&self) {
         self.0.inbox.stop();
-        self.0.command(Command::Close).await;
+        self.0.end(Command::Close).await;
         self.0.inbox.drain();
+    }
+
+    /// The names of the queues that are consumed.
+    pub fn queues(&self) -> Vec<String> {
+        lock(&self.0.queues).iter().map(|queue| queue.name.clone()).collect()
+    }
+
+    /// Declares one queue more and consumes it, now and again after every loss. False if it is
+    /// consumed already.
+    ///
+    /// It gets as large a share of the prefetch as the others have, in addition to theirs.
+    ///
+    /// # Errors
+    /// When the broker refuses, or the connection has ended; then nothing has changed.
+    pub async fn add_queue(&self, queue: QueueSpec) -> Result<bool, Error> {
+        let shared = &*self.0;
+        let _steering = shared.steering.lock().await;
+        if lock(&shared.queues).iter().any(|it| it.name == queue.name) {
+            return Ok(false);
+        }
+        let queues = vec![queue.clone()];
+        shared.connection.declare(&Topology { queues, ..Topology::default() }).await?;
+        let name: Arc<str> = queue.name.as_str().into();
+        lock(&shared.queues).push(queue);
+        let answers = shared.steer(|done| Command::Add(Arc::clone(&name), done)).await;
+        if let Some(refused) = answers.into_iter().find_map(Result::err) {
+            self.forget(&name).await;
+            return Err(refused);
+        }
+        Ok(true)
+    }
+
+    /// Consumes a queue no more, also not after a loss, and gives back what nobody has seen of
+    /// it. False if it was not consumed. Tokens that are out can still be settled.
+    pub async fn cancel_queue(&self, name: &str) -> bool {
+        let _steering = self.0.steering.lock().await;
+        let known = lock(&self.0.queues).iter().any(|queue| queue.name == name);
+        if known {
+            self.forget(name).await;
+        }
+        known
+    }
+
+    async fn forget(&self, name: &str) {
+        let shared = &*self.0;
+        lock(&shared.queues).retain(|queue| queue.name != name);
+        shared.connection.forget_queue(name);
+        shared.steer(|done| Command::Remove(name.into(), done)).await;
+        // Only now: while the consumers live, the broker would deliver them here again.
+        shared.inbox.drain_queue(name);
+    }
+
+    /// Changes the prefetch and the least share of one queue, as [`ConsumerOptions`] has them.
+    ///
+    /// What was delivered stays, and does not count for the new prefetch. A second change waits
+    /// until all that was delivered before the first one is settled.
+    pub async fn set_prefetch(&self, prefetch: u32, prefetch_queue_min: u32) {
+        let shared = &*self.0;
+        let _steering = shared.steering.lock().await;
+        let queues = lock(&shared.queues).len().max(1);
+        let options =
+            ConsumerOptions { prefetch, prefetch_queue_min, ..ConsumerOptions::default() };
+        let (wanted, mut prefetch) = lanes(&options, queues);
+        let existing = lock(&shared.lanes).commands.len();
+        if existing > wanted && prefetch > 0 {
+            // Lanes that are too many stay, each with less.
+            let share = share(&options, u32::try_from(queues).unwrap_or(u32::MAX));
+            let each = share.div_ceil(u32::try_from(existing).unwrap_or(u32::MAX));
+            prefetch = each.min(u32::from(u16::MAX)) as u16;
+        }
+        for _ in existing..wanted {
+            // A lane that cannot open tries again by itself.
+            drop(shared.open_lane(prefetch));
+        }
+        shared.steer(|done| Command::Prefetch(prefetch, done)).await;
+    }
+
+    /// Whether the broker knows a consumer of every queue on every channel, as far as is known.
+    pub fn is_registered(&self) -> bool {
+        let queues = lock(&self.0.queues).len();
+        lock(&self.0.registered).iter().all(|lane| lane.load(Ordering::Relaxed) >= queues)
     }
 
     /// How many tokens were settled too late: their channel was gone, and the broker had taken
     /// the message back.
     pub fn stale_total(&self) -> u64 {
-        self.0.stale.load(Ordering::Relaxed)
+        self.0.channels.stale_total()
     }
 }
 
 /// Deliveries on their way from the lanes to the caller. Bounded by the prefetch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
     wake: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Delivery>,
     /// Nothing is handed out any more.
@@ -253,9 +403,9 @@ struct State {
 }
 
 impl Inbox {
-    fn new(lanes: usize) -> Self {
-        let state = State { queue: VecDeque::new(), stopped: false, drained: false, lanes };
-        Self { state: Mutex::new(state), wake: Notify::new() }
+    /// A lane has begun.
+    fn enter(&self) {
+        lock(&self.state).lanes += 1;
     }
 
     /// Takes a burst from a lane.
@@ -298,6 +448,17 @@ impl Inbox {
         drop(undelivered);
     }
 
+    /// Gives back what was not handed out of one queue.
+    fn drain_queue(&self, name: &str) {
+        let mut state = lock(&self.state);
+        let all = std::mem::take(&mut state.queue);
+        let (undelivered, kept) =
+            all.into_iter().partition::<VecDeque<_>, _>(|it| *it.queue == *name);
+        state.queue = kept;
+        drop(state);
+        drop(undelivered);
+    }
+
     async fn take(&self, into: &mut Vec<Delivery>) -> bool {
         loop {
             let (ready, ended) = {
@@ -328,9 +489,8 @@ mod tests {
     use super::*;
 
     fn plan(queues: usize, prefetch: u32, prefetch_queue_min: u32) -> (usize, u16) {
-        let queues = (0..queues).map(|n| QueueSpec::classic(n.to_string()));
-        let options = ConsumerOptions::new(queues);
-        lanes(&options.prefetch(prefetch).prefetch_queue_min(prefetch_queue_min))
+        let options = ConsumerOptions::default();
+        lanes(&options.prefetch(prefetch).prefetch_queue_min(prefetch_queue_min), queues)
     }
 
     #[test]
@@ -338,6 +498,8 @@ mod tests {
         assert_eq!(plan(1, 4, 0), (1, 4), "few deliveries need one lane");
         assert_eq!(plan(1, 250, 0), (1, 250));
         assert_eq!(plan(1, 1000, 0), (4, 250));
+        assert_eq!(plan(1, 400_000, 0), (64, 6250), "channels are few");
+        assert_eq!(plan(1, u32::MAX, 0), (64, u16::MAX));
         assert_eq!(plan(4, 16, 0), (1, 4), "queues share");
         assert_eq!(plan(4, 1, 0), (1, 1), "each queue gets at least one");
         assert_eq!(plan(4, 16, 8), (1, 8), "and as much as is asked for");
@@ -358,7 +520,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_stream_ends_when_all_lanes_have_ended_and_all_is_handed_out() {
-        let inbox = Inbox::new(2);
+        let inbox = Inbox::default();
+        inbox.enter();
+        inbox.enter();
         inbox.put(&mut vec![delivery()]);
         inbox.leave();
         inbox.leave();
@@ -370,7 +534,8 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_handed_out_after_the_stop() {
-        let inbox = Inbox::new(1);
+        let inbox = Inbox::default();
+        inbox.enter();
         inbox.put(&mut vec![delivery()]);
         inbox.stop();
         inbox.put(&mut vec![delivery()]);

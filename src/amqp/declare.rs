@@ -26,6 +26,11 @@ use super::topology::{
 pub(super) struct Differences(Mutex<HashSet<String>>);
 
 impl Differences {
+    /// Whether the queue `name` differs.
+    pub(super) fn has_queue(&self, name: &str) -> bool {
+        self.contains(&format!("q {name}"))
+    }
+
     fn contains(&self, key: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
@@ -83,6 +88,24 @@ pub(super) async fn delete_queue(live: &Live, name: &str) -> Result<(), Error> {
     let name = short("a queue's name", name)?;
     live.answer(channel.queue_delete(name, QueueDeleteOptions::default())).await?;
     live.answer(channel.close(200, "done".into())).await
+}
+
+/// Declares a queue; it is an error if it exists with other arguments.
+pub(super) async fn declare_exactly(live: &Live, spec: &QueueSpec) -> Result<(), Error> {
+    let channel = live.answer(live.connection.create_channel()).await?;
+    declare_queue(live, &channel, spec, false).await?;
+    live.answer(channel.close(200, "done".into())).await
+}
+
+/// How many messages wait in a queue, not counting those that were handed out, and how many
+/// consumers it has, those included that wait for their turn.
+pub(super) async fn counts(live: &Live, name: &str) -> Result<(u32, u32), Error> {
+    let channel = live.answer(live.connection.create_channel()).await?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let name = short("a queue's name", name)?;
+    let queue = live.answer(channel.queue_declare(name, options, Default::default())).await?;
+    live.answer(channel.close(200, "done".into())).await?;
+    Ok((queue.message_count(), queue.consumer_count()))
 }
 
 #[derive(Clone, Copy)]

@@ -6,8 +6,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::connection::Connection;
+use super::channels::Channels;
+use super::connection::{Connection, lock};
 use super::consumer::{ConsumerOptions, Delivery, Inbox};
 use super::convert::{arguments, from_properties, short};
 use super::dial::CLOSE_TIMEOUT;
@@ -45,16 +46,26 @@ const RECONSUME_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Command {
     Cancel(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
+    /// Consume one queue more, which exists.
+    Add(Arc<str>, oneshot::Sender<Result<(), Error>>),
+    /// Consume this queue no more.
+    Remove(Arc<str>, oneshot::Sender<()>),
+    /// Unsettled deliveries of each consumer from now on.
+    Prefetch(u16, oneshot::Sender<()>),
 }
 
 pub(super) struct Lane {
     pub(super) connection: Connection,
     pub(super) options: Arc<ConsumerOptions>,
+    /// What is consumed; what is changed here holds for the next channel.
+    pub(super) queues: Mutex<Vec<Arc<str>>>,
     /// Unsettled deliveries of each consumer; 0 is no limit.
-    pub(super) prefetch: u16,
+    pub(super) prefetch: AtomicU16,
     pub(super) number: usize,
+    /// How many of its queues have a consumer now.
+    pub(super) registered: Arc<AtomicUsize>,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) stale: Arc<AtomicU64>,
+    pub(super) channels: Arc<Channels>,
 }
 
 /// Where the first success, or the refusal, is told.
@@ -80,8 +91,10 @@ impl Lane {
         loop {
             let opened = tokio::select! {
                 biased;
-                // Without a channel there is nothing to cancel or to close.
-                _ = commands.recv() => return,
+                command = commands.recv() => match self.note(command) {
+                    true => continue,
+                    false => return,
+                },
                 opened = Open::open(self, careful) => opened,
             };
             let since = Instant::now();
@@ -92,6 +105,7 @@ impl Lane {
                         let _ = first.send(Ok(()));
                     }
                     let end = open.serve(self, commands).await;
+                    self.registered.store(0, Ordering::Relaxed);
                     open.settlements.close();
                     match end {
                         End::Done => return,
@@ -115,25 +129,67 @@ impl Lane {
                 debug!(%error, lane = self.number, "lane lost its connection");
             }
             failures = if since.elapsed() > RETRY.cap { 0 } else { failures.saturating_add(1) };
-            tokio::select! {
-                _ = commands.recv() => return,
-                () = tokio::time::sleep(RETRY.delay(failures.saturating_sub(1))) => {}
+            let retry = Instant::now() + RETRY.delay(failures.saturating_sub(1));
+            loop {
+                tokio::select! {
+                    command = commands.recv() => {
+                        if !self.note(command) {
+                            return;
+                        }
+                    }
+                    () = tokio::time::sleep_until(retry) => break,
+                }
             }
         }
     }
 
-    fn queue(&self, at: usize) -> &str {
-        self.options.queues.get(at).map_or("", |queue| queue.name.as_str())
+    /// Carries out a command while there is no channel; false if it ends the lane, because then
+    /// there is nothing to cancel or to close.
+    fn note(&self, command: Option<Command>) -> bool {
+        match command {
+            None | Some(Command::Cancel(_) | Command::Close(_)) => return false,
+            Some(Command::Add(queue, done)) => {
+                self.add(queue);
+                // Whoever asked may have run out of patience, here and below.
+                let _ = done.send(Ok(()));
+            }
+            Some(Command::Remove(queue, done)) => {
+                self.remove(&queue);
+                let _ = done.send(());
+            }
+            Some(Command::Prefetch(prefetch, done)) => {
+                self.prefetch.store(prefetch, Ordering::Relaxed);
+                let _ = done.send(());
+            }
+        }
+        true
     }
+
+    fn add(&self, queue: Arc<str>) {
+        lock(&self.queues).push(queue);
+    }
+
+    fn remove(&self, queue: &str) {
+        lock(&self.queues).retain(|it| **it != *queue);
+    }
+
+    fn prefetch(&self) -> u16 {
+        self.prefetch.load(Ordering::Relaxed)
+    }
+}
+
+/// A queue and its consumer; `None` where the broker has ended it.
+struct Slot {
+    queue: Arc<str>,
+    consumer: Option<lapin::Consumer>,
 }
 
 /// An open channel and everything that ends with it.
 struct Open {
     live: Live,
     channel: lapin::Channel,
-    /// One for each queue of the options; `None` where the broker has ended it.
-    consumers: Vec<Option<lapin::Consumer>>,
-    names: Vec<Arc<str>>,
+    /// One for each queue of the lane.
+    slots: Vec<Slot>,
     settlements: Arc<Settlements>,
     window: AckWindow,
     frames: Vec<Frame>,
@@ -143,6 +199,12 @@ struct Open {
     tags: u64,
     turn: usize,
     cancelled: bool,
+    /// Deliveries so far, which is the highest delivery tag.
+    delivered: u64,
+    /// What it was when the prefetch was last changed.
+    changed: u64,
+    /// The prefetch to change to.
+    wanted: Option<u16>,
 }
 
 impl Open {
@@ -150,17 +212,17 @@ impl Open {
     async fn open(lane: &Lane, careful: bool) -> Result<Self, Error> {
         let live = lane.connection.live(0).await?;
         let channel = live.answer(live.connection.create_channel()).await?;
-        if lane.prefetch > 0 {
+        if lane.prefetch() > 0 {
             let options = BasicQosOptions { global: false };
-            live.answer(channel.basic_qos(lane.prefetch, options)).await?;
+            live.answer(channel.basic_qos(lane.prefetch(), options)).await?;
         }
-        let queues = &lane.options.queues;
+        let queues = lock(&lane.queues).clone();
+        let settlements = Settlements::new(lane.channels.clone(), live.epoch);
         let mut this = Self {
             live,
             channel,
-            consumers: queues.iter().map(|_| None).collect(),
-            names: queues.iter().map(|queue| queue.name.as_str().into()).collect(),
-            settlements: Arc::new(Settlements::new(lane.stale.clone())),
+            slots: queues.into_iter().map(|queue| Slot { queue, consumer: None }).collect(),
+            settlements: Arc::new(settlements),
             window: AckWindow::default(),
             frames: Vec::new(),
             burst: Vec::new(),
@@ -168,19 +230,27 @@ impl Open {
             tags: 0,
             turn: 0,
             cancelled: false,
+            delivered: 0,
+            changed: 0,
+            wanted: None,
         };
-        for at in 0..queues.len() {
-            if careful && let Err(error) = lane.connection.redeclare_queue(lane.queue(at)).await {
+        for at in 0..this.slots.len() {
+            let queue = this.queue(at);
+            if careful && let Err(error) = lane.connection.redeclare_queue(&queue).await {
                 if !error.is_refused() {
                     return Err(error);
                 }
-                warn!(%error, queue = lane.queue(at), "a queue cannot be consumed for now");
+                warn!(%error, %queue, "a queue cannot be consumed for now");
                 this.schedule(0);
                 continue;
             }
             this.consume(lane, at).await?;
         }
         Ok(this)
+    }
+
+    fn queue(&self, at: usize) -> Arc<str> {
+        self.slots.get(at).map(|slot| Arc::clone(&slot.queue)).unwrap_or_default()
     }
 
     async fn consume(&mut self, lane: &Lane, at: usize) -> Result<(), Error> {
@@ -191,7 +261,7 @@ impl Open {
         };
         self.tags += 1;
         let tag = short("a consumer tag", &format!("{prefix}.{}.{}", lane.number, self.tags))?;
-        let queue = short("a queue's name", lane.queue(at))?;
+        let queue = short("a queue's name", &self.queue(at))?;
         let how = BasicConsumeOptions {
             no_ack: options.no_ack,
             exclusive: options.exclusive,
@@ -200,10 +270,89 @@ impl Open {
         let arguments = arguments(&options.arguments)?;
         let consume = self.channel.basic_consume(queue, tag, how, arguments);
         let consumer = self.live.answer(consume).await?;
-        if let Some(slot) = self.consumers.get_mut(at) {
-            *slot = Some(consumer);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.consumer = Some(consumer);
         }
         Ok(())
+    }
+
+    /// Consumes one queue more. A refusal closes the channel, and is the asker's; the lane then
+    /// goes on without that queue.
+    async fn add(
+        &mut self,
+        lane: &Lane,
+        queue: Arc<str>,
+        done: oneshot::Sender<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        lane.add(Arc::clone(&queue));
+        if self.cancelled {
+            let _ = done.send(Ok(()));
+            return Ok(());
+        }
+        self.slots.push(Slot { queue: Arc::clone(&queue), consumer: None });
+        let added = self.consume(lane, self.slots.len() - 1).await;
+        let refused = match &added {
+            Err(error) if !error.is_connection() => {
+                lane.remove(&queue);
+                Err(error.clone())
+            }
+            // After a lost connection it is consumed with the others.
+            _ => Ok(()),
+        };
+        let _ = done.send(refused);
+        added
+    }
+
+    /// Consumes a queue no more, and gives back what nobody has seen of it.
+    async fn remove(&mut self, lane: &Lane, queue: &str) -> Result<(), Error> {
+        lane.remove(queue);
+        let Some(at) = self.slots.iter().position(|slot| *slot.queue == *queue) else {
+            return Ok(());
+        };
+        let Slot { consumer, .. } = self.slots.remove(at);
+        if let Some(mut consumer) = consumer {
+            let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            self.live.answer(cancel).await?;
+            self.give_back(&mut consumer);
+        }
+        self.flush().await
+    }
+
+    /// Consumes all queues with another prefetch, if one is wanted.
+    ///
+    /// The broker takes it for new consumers only, and what the old ones hold does not count for
+    /// the new ones. So the change waits until what was delivered before the last one is settled:
+    /// the lane never holds more than twice its prefetch, however often that is changed.
+    async fn change_prefetch(&mut self, lane: &Lane) -> Result<(), Error> {
+        let due = self.window.base() > self.changed && !self.cancelled;
+        let Some(prefetch) = self.wanted.take_if(|_| due) else { return Ok(()) };
+        if lane.prefetch.swap(prefetch, Ordering::Relaxed) == prefetch {
+            return Ok(());
+        }
+        let options = BasicQosOptions { global: false };
+        self.live.answer(self.channel.basic_qos(prefetch, options)).await?;
+        for at in 0..self.slots.len() {
+            let queue = self.queue(at);
+            let Some(slot) = self.slots.get_mut(at) else { continue };
+            let Some(mut consumer) = slot.consumer.take() else { continue };
+            let cancel = self.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            self.live.answer(cancel).await?;
+            let settlements = (!lane.options.no_ack).then_some(&self.settlements);
+            while let Some(Some(item)) = consumer.next().now_or_never() {
+                if let Ok(delivery) = item {
+                    self.burst.push(convert(delivery, Arc::clone(&queue), settlements));
+                }
+            }
+            self.put(lane);
+            self.changed = self.delivered;
+            self.consume(lane, at).await?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, lane: &Lane) {
+        self.delivered += self.burst.len() as u64;
+        lane.inbox.put(&mut self.burst);
     }
 
     fn schedule(&mut self, failures: u32) {
@@ -215,6 +364,8 @@ impl Open {
         let live = self.live.clone();
         let mut gone = pin!(live.gone());
         loop {
+            let registered = self.slots.iter().filter(|slot| slot.consumer.is_some()).count();
+            lane.registered.store(registered, Ordering::Relaxed);
             let retry = self.retry;
             tokio::select! {
                 biased;
@@ -233,19 +384,27 @@ impl Open {
                         self.close().await;
                         return End::Done;
                     }
+                    Some(steer) => {
+                        if let Err(error) = self.steer(lane, steer).await {
+                            return End::Lost(error);
+                        }
+                    }
                 },
                 () = self.settlements.ready() => {
                     if let Err(error) = self.flush().await {
                         return End::Lost(self.cause(error));
                     }
+                    if self.wanted.is_some() && let Err(error) = self.change_prefetch(lane).await {
+                        return End::Lost(error);
+                    }
                 }
                 () = receive(
-                    &mut self.consumers, &mut self.burst, &mut ended, &mut self.turn,
-                    &self.names, (!lane.options.no_ack).then_some(&self.settlements),
+                    &mut self.slots, &mut self.burst, &mut ended, &mut self.turn,
+                    (!lane.options.no_ack).then_some(&self.settlements),
                 ) => {
-                    lane.inbox.put(&mut self.burst);
+                    self.put(lane);
                     for (at, error) in ended.drain(..) {
-                        if let Some(end) = self.consumer_ended(lane, at, error) {
+                        if let Some(end) = self.consumer_ended(at, error) {
                             return end;
                         }
                     }
@@ -257,6 +416,26 @@ impl Open {
                 }
                 () = &mut gone => return End::Lost(Error::lost()),
             }
+        }
+    }
+
+    /// Carries out a command that changes what is consumed; an error ends the channel.
+    async fn steer(&mut self, lane: &Lane, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Add(queue, done) => self.add(lane, queue, done).await,
+            Command::Remove(queue, done) => {
+                let removed = self.remove(lane, &queue).await;
+                let _ = done.send(());
+                removed
+            }
+            Command::Prefetch(prefetch, done) => {
+                self.wanted = Some(prefetch);
+                let changed = self.change_prefetch(lane).await;
+                let _ = done.send(());
+                changed
+            }
+            // Those that end the lane are not for here.
+            Command::Cancel(_) | Command::Close(_) => Ok(()),
         }
     }
 
@@ -291,7 +470,7 @@ impl Open {
 
     /// The reason for which the channel is gone, which only the consumers are told.
     fn cause(&mut self, error: Error) -> Error {
-        for consumer in self.consumers.iter_mut().flatten() {
+        for consumer in self.slots.iter_mut().filter_map(|slot| slot.consumer.as_mut()) {
             while let Some(Some(item)) = consumer.next().now_or_never() {
                 if let Err(cause) = item {
                     return cause.into();
@@ -301,18 +480,14 @@ impl Open {
         error
     }
 
-    fn consumer_ended(
-        &mut self,
-        lane: &Lane,
-        at: usize,
-        error: Option<lapin::Error>,
-    ) -> Option<End> {
+    fn consumer_ended(&mut self, at: usize, error: Option<lapin::Error>) -> Option<End> {
         match error {
             Some(error) => Some(End::Lost(error.into())),
             None if self.channel.status().connected() => {
-                warn!(queue = lane.queue(at), "the broker cancelled a consumer: its queue is gone");
-                if let Some(slot) = self.consumers.get_mut(at) {
-                    *slot = None;
+                let queue = self.queue(at);
+                warn!(%queue, "the broker cancelled a consumer: its queue is gone");
+                if let Some(slot) = self.slots.get_mut(at) {
+                    slot.consumer = None;
                 }
                 self.schedule(0);
                 None
@@ -328,19 +503,20 @@ impl Open {
     /// Tries to get back the queues whose consumers have ended.
     async fn reconsume(&mut self, lane: &Lane) -> Result<(), Error> {
         let failures = self.retry.take().map_or(0, |(_, failures)| failures);
-        for at in 0..self.consumers.len() {
-            if self.consumers.get(at).is_none_or(Option::is_some) {
+        for at in 0..self.slots.len() {
+            if self.slots.get(at).is_none_or(|slot| slot.consumer.is_some()) {
                 continue;
             }
-            let declared = lane.connection.redeclare_queue(lane.queue(at));
+            let queue = self.queue(at);
+            let declared = lane.connection.redeclare_queue(&queue);
             // Refusals come on other channels than this one, so that it survives them.
             match tokio::time::timeout(RECONSUME_TIMEOUT, declared).await {
                 Ok(Ok(())) => {
                     self.consume(lane, at).await?;
-                    info!(queue = lane.queue(at), "consuming again");
+                    info!(%queue, "consuming again");
                 }
                 Ok(Err(error)) => {
-                    warn!(%error, queue = lane.queue(at), "a queue cannot be consumed for now");
+                    warn!(%error, %queue, "a queue cannot be consumed for now");
                     self.schedule(failures.saturating_add(1));
                 }
                 Err(_) => self.schedule(failures.saturating_add(1)),
@@ -355,21 +531,28 @@ impl Open {
             return;
         }
         self.retry = None;
-        let mut consumers: Vec<_> = self.consumers.iter_mut().filter_map(Option::take).collect();
+        let mut consumers: Vec<_> =
+            self.slots.iter_mut().filter_map(|slot| slot.consumer.take()).collect();
         let options = BasicCancelOptions::default();
         let cancels =
             consumers.iter().map(|consumer| self.channel.basic_cancel(consumer.tag(), options));
         // A channel that is gone has no consumers either.
         let _ = self.live.answer(join_all(cancels).map(Ok)).await;
         for consumer in &mut consumers {
-            while let Some(Some(item)) = consumer.next().now_or_never() {
-                if let Ok(delivery) = item {
-                    self.window.settle(delivery.delivery_tag, Verdict::Requeue);
-                }
-            }
+            self.give_back(consumer);
         }
         if let Err(error) = self.flush().await {
             debug!(%error, "the channel was gone before its deliveries were given back");
+        }
+    }
+
+    /// Gives back what a cancelled consumer had delivered and nobody has seen.
+    fn give_back(&mut self, consumer: &mut lapin::Consumer) {
+        while let Some(Some(item)) = consumer.next().now_or_never() {
+            if let Ok(delivery) = item {
+                self.delivered += 1;
+                self.window.settle(delivery.delivery_tag, Verdict::Requeue);
+            }
         }
     }
 
@@ -393,25 +576,25 @@ impl Open {
 
 /// Waits until some consumer has deliveries or has ended, and takes what is ready.
 async fn receive(
-    consumers: &mut [Option<lapin::Consumer>],
+    slots: &mut [Slot],
     burst: &mut Vec<Delivery>,
     ended: &mut Vec<(usize, Option<lapin::Error>)>,
     turn: &mut usize,
-    names: &[Arc<str>],
     settlements: Option<&Arc<Settlements>>,
 ) {
     // Another one begins each time, so that a busy queue cannot starve the others.
     *turn = turn.wrapping_add(1);
-    let count = consumers.len().max(1);
+    let count = slots.len().max(1);
     poll_fn(|cx| {
         for step in 0..count {
             let at = turn.wrapping_add(step) % count;
-            let Some(Some(consumer)) = consumers.get_mut(at) else { continue };
+            let Some(Slot { queue, consumer: Some(consumer) }) = slots.get_mut(at) else {
+                continue;
+            };
             while burst.len() < BURST_MAX {
                 match Pin::new(&mut *consumer).poll_next(cx) {
                     Poll::Ready(Some(Ok(delivery))) => {
-                        let queue = names.get(at).cloned().unwrap_or_default();
-                        burst.push(convert(delivery, queue, settlements));
+                        burst.push(convert(delivery, Arc::clone(queue), settlements));
                     }
                     Poll::Ready(Some(Err(error))) => {
                         ended.push((at, Some(error)));

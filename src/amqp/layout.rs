@@ -6,9 +6,13 @@
 use std::time::Duration;
 
 use super::topology::{
-    Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, dead_exchange, dead_queue,
-    join_queue, parking_queue, reply_queue, results_exchange,
+    Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, control_exchange,
+    control_queue, control_reply_exchange, control_reply_queue, dead_exchange, dead_queue,
+    delay_delivery_exchange, delay_exchange, delay_queue, join_queue, joiners_queue, parking_queue,
+    reply_queue, results_exchange, revocation_stream,
 };
+use crate::protocol::Map;
+use crate::protocol::delay;
 use crate::protocol::join::shard_route;
 
 /// How often a message may come back from a worker before the broker dead-letters it: the default
@@ -18,6 +22,16 @@ const DELIVERY_LIMIT: i64 = 20;
 
 /// Name of the default queue of Celery, whose programs declare it as a classic queue.
 pub(crate) const CELERY_QUEUE: &str = "celery";
+
+/// Commands that may wait in the mailbox of a worker; the oldest go first.
+const MAILBOX_MAX: i64 = 10_000;
+/// How long a queue of remote control outlives its consumer. Celery: `control_queue_expires`.
+const PIDBOX_EXPIRES_MS: i64 = 10_000;
+/// How long a command or reply waits. Celery: `control_queue_ttl`.
+const PIDBOX_TTL_MS: i64 = 300_000;
+
+/// How large the stream of revocations may grow: half a million ids, about.
+const STREAM_BYTES_MAX: i64 = 32_000_000;
 
 /// A task queue of ours.
 ///
@@ -53,9 +67,38 @@ pub(crate) fn working(queues: &[QueueSpec]) -> Topology {
     let mut topology = sending(queues.to_vec());
     topology.exchanges.push(ExchangeSpec::durable(results_exchange(), ExchangeKind::Direct));
     for queue in queues {
-        topology.queues.push(QueueSpec::quorum(parking_queue(&queue.name)));
+        topology.merge(&parking(&parking_queue(&queue.name)));
     }
     topology
+}
+
+/// The queue `name` in which messages are parked.
+///
+/// People look into it again and again, and each time counts as a delivery. From RabbitMQ 4.0 on
+/// a limit of 20 would apply if there was none, and drop what was looked at too often; the word
+/// for "no limit" drops messages at once before 4.0. So there is a limit that nobody reaches.
+pub(crate) fn parking(name: &str) -> Topology {
+    const NEVER: i64 = i32::MAX as i64;
+    let mut queue = QueueSpec::quorum(name);
+    queue.arguments.insert("x-delivery-limit", NEVER);
+    Topology { queues: vec![queue], ..Topology::default() }
+}
+
+/// A queue that exists as long as one connection has it, and keeps no messages.
+pub(crate) fn permit(name: &str) -> QueueSpec {
+    let mut queue = QueueSpec { durable: false, exclusive: true, ..QueueSpec::classic(name) };
+    queue.arguments.insert("x-max-length", 0_i64);
+    queue
+}
+
+/// The queue of dead letters. What its consumers do not get done is moved to its own parking
+/// queue by the broker.
+pub(crate) fn dead_letter_queue() -> QueueSpec {
+    let mut queue = QueueSpec::quorum(dead_queue());
+    queue.arguments.insert("x-delivery-limit", DELIVERY_LIMIT);
+    queue.arguments.insert("x-dead-letter-exchange", "");
+    queue.arguments.insert("x-dead-letter-routing-key", parking_queue(dead_queue()));
+    queue
 }
 
 /// The queues of join shards, bound to the exchange of results by their routes.
@@ -75,6 +118,16 @@ pub(crate) fn joining(shards: impl IntoIterator<Item = u32>, kind: QueueKind) ->
     topology
 }
 
+/// The queue by which workers that join are counted. A classic one: of a quorum queue with a
+/// single active consumer a broker tells that it has one.
+pub(crate) fn joiners() -> Topology {
+    /// Without workers it goes away.
+    const EXPIRES: Duration = Duration::from_secs(600);
+    let mut queue = QueueSpec { expires: Some(EXPIRES), ..QueueSpec::classic(joiners_queue()) };
+    queue.arguments.insert("x-max-length", 1);
+    Topology { queues: vec![queue], ..Topology::default() }
+}
+
 /// A client's reply queue, bound to the exchange of results by its own name.
 ///
 /// Durable and not exclusive, so that results which arrive while the client is reconnecting are
@@ -92,17 +145,111 @@ pub(crate) fn reply_spec(queue: &str, expires: Duration) -> QueueSpec {
     QueueSpec { expires: Some(expires), ..QueueSpec::classic(queue) }
 }
 
+/// The mailbox of a worker: Celery's, and with a limit on how many commands wait in it.
+pub(crate) fn mailbox(name: &str, hostname: &str) -> Topology {
+    let mut queue = pidbox(control_queue(name, hostname));
+    queue.arguments.insert("x-max-length", MAILBOX_MAX);
+    let exchange = control_exchange(name);
+    Topology {
+        exchanges: vec![transient(&exchange, ExchangeKind::Fanout)],
+        bindings: vec![Binding::queue(&*queue.name, exchange, "")],
+        queues: vec![queue],
+    }
+}
+
+/// The exchange to which commands are published.
+pub(crate) fn commanding(name: &str) -> Topology {
+    let exchanges = vec![transient(control_exchange(name), ExchangeKind::Fanout)];
+    Topology { exchanges, ..Topology::default() }
+}
+
+/// The queue on which a caller gets the replies to one command.
+pub(crate) fn control_replies(name: &str, id: &str) -> Topology {
+    let queue = pidbox(control_reply_queue(name, id));
+    let exchange = control_reply_exchange(name);
+    Topology {
+        exchanges: vec![transient(&exchange, ExchangeKind::Direct)],
+        bindings: vec![Binding::queue(&*queue.name, exchange, id)],
+        queues: vec![queue],
+    }
+}
+
+fn transient(name: impl Into<String>, kind: ExchangeKind) -> ExchangeSpec {
+    ExchangeSpec { durable: false, ..ExchangeSpec::durable(name, kind) }
+}
+
+/// A queue as Celery declares it for remote control. It goes with its connection.
+fn pidbox(name: String) -> QueueSpec {
+    let mut arguments = Map::new();
+    arguments.insert("x-expires", PIDBOX_EXPIRES_MS);
+    arguments.insert("x-message-ttl", PIDBOX_TTL_MS);
+    let (durable, exclusive, auto_delete) = (false, true, true);
+    QueueSpec { durable, exclusive, auto_delete, arguments, ..QueueSpec::classic(name) }
+}
+
+/// The stream of revocations. Readers judge by dates how much of it they want; it is cut into
+/// small segments, because the broker forgets whole segments only.
+pub(crate) fn revocations() -> QueueSpec {
+    let mut queue = QueueSpec::classic(revocation_stream());
+    queue.arguments.insert("x-queue-type", "stream");
+    queue.arguments.insert("x-max-age", "7D");
+    queue.arguments.insert("x-max-length-bytes", STREAM_BYTES_MAX);
+    queue.arguments.insert("x-stream-max-segment-size-bytes", STREAM_BYTES_MAX / 16);
+    queue
+}
+
 /// Whether `reply_to` names a reply queue of ours, which is bound to the exchange of results.
 pub(crate) fn is_reply_queue(reply_to: &str) -> bool {
     reply_to.starts_with(&*reply_queue(""))
 }
 
-fn dead_letters() -> Topology {
-    Topology {
-        exchanges: vec![ExchangeSpec::durable(dead_exchange(), ExchangeKind::Fanout)],
-        queues: vec![QueueSpec::quorum(dead_queue())],
-        bindings: vec![Binding::queue(dead_queue(), dead_exchange(), "")],
+/// Native delayed delivery, exactly as Celery declares it. `kind` is that of the queues.
+pub(crate) fn delaying(kind: QueueKind) -> Topology {
+    let mut topology = Topology::default();
+    let topic = |name: String| ExchangeSpec::durable(name, ExchangeKind::Topic);
+    let behind = |level: u32| match level.checked_sub(1) {
+        Some(next) => delay_exchange(next),
+        None => delay_delivery_exchange().to_owned(),
+    };
+    topology.exchanges.push(topic(delay_delivery_exchange().to_owned()));
+    for level in 0..delay::LEVELS {
+        let (exchange, name) = (delay_exchange(level), delay_queue(level));
+        let mut queue = QueueSpec { kind, ..QueueSpec::quorum(&*name) };
+        queue.arguments.insert("x-overflow", "reject-publish");
+        queue.arguments.insert("x-message-ttl", 1000_i64 << level);
+        queue.arguments.insert("x-dead-letter-exchange", behind(level));
+        if kind == QueueKind::Quorum {
+            queue.arguments.insert("x-dead-letter-strategy", "at-least-once");
+        }
+        topology.exchanges.push(topic(exchange.clone()));
+        topology.queues.push(queue);
+        let (waits, passes) = (delay::waiting_pattern(level), delay::passing_pattern(level));
+        topology.bindings.push(Binding::queue(name, &*exchange, waits));
+        topology.bindings.push(Binding::exchange(behind(level), exchange, passes));
     }
+    topology
+}
+
+/// Brings `queues` what is for them after a delay; without those that cannot be reached so.
+pub(crate) fn delayed_for<'a>(queues: impl IntoIterator<Item = &'a str>) -> Topology {
+    let bind = |queue: &'a str| {
+        let pattern = delay::arriving_pattern(queue)?;
+        Some(Binding::queue(queue, delay_delivery_exchange(), pattern))
+    };
+    let delivery = ExchangeSpec::durable(delay_delivery_exchange(), ExchangeKind::Topic);
+    Topology {
+        exchanges: vec![delivery],
+        bindings: queues.into_iter().filter_map(bind).collect(),
+        ..Topology::default()
+    }
+}
+
+fn dead_letters() -> Topology {
+    let mut topology = parking(&parking_queue(dead_queue()));
+    topology.exchanges.push(ExchangeSpec::durable(dead_exchange(), ExchangeKind::Fanout));
+    topology.queues.push(dead_letter_queue());
+    topology.bindings.push(Binding::queue(dead_queue(), dead_exchange(), ""));
+    topology
 }
 
 #[cfg(test)]
@@ -114,6 +261,30 @@ mod tests {
         assert!(is_reply_queue(&reply_queue("5b1d")));
         assert!(!is_reply_queue("0cf9a2c8-4a41-3f6d-9b06-0c4e6f1a2b3c"));
         assert!(!is_reply_queue(""));
+    }
+
+    #[test]
+    fn delays_are_declared_as_celery_declares_them() {
+        let topology = delaying(QueueKind::Quorum);
+        assert_eq!((topology.exchanges.len(), topology.queues.len()), (29, 28));
+        assert_eq!(topology.bindings.len(), 2 * 28);
+        let arguments = |level: usize| {
+            let arguments = topology.queues[level].declared_arguments();
+            arguments.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>()
+        };
+        let expected = |ttl: &str, exchange: &str| {
+            vec![
+                "x-queue-type=String(\"quorum\")".to_owned(),
+                "x-overflow=String(\"reject-publish\")".to_owned(),
+                format!("x-message-ttl=Int({ttl})"),
+                format!("x-dead-letter-exchange=String(\"{exchange}\")"),
+                "x-dead-letter-strategy=String(\"at-least-once\")".to_owned(),
+            ]
+        };
+        assert_eq!(arguments(0), expected("1000", "celery_delayed_delivery"));
+        assert_eq!(arguments(27), expected("134217728000", "celery_delayed_26"));
+        let classic = delaying(QueueKind::Classic);
+        assert_eq!(classic.queues[3].declared_arguments().len(), 3, "ttl, overflow and exchange");
     }
 
     #[test]

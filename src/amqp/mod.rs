@@ -7,6 +7,8 @@
 //! **Invariants:** a publish ends as confirmed only when the broker confirmed it; a delivery is
 //! acked only when its token was; what exists in the broker is never changed or deleted.
 
+mod channels;
+mod confirms;
 mod connection;
 mod consumer;
 mod convert;
@@ -27,6 +29,7 @@ mod supervisor;
 pub mod topology;
 mod url;
 
+pub(crate) use connection::fits_frame;
 pub use connection::{Connection, ConnectionOptions, ConnectionState, RetryPolicy, TlsOptions};
 pub use consumer::{Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery};
 pub use error::Error;

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, poll_fn};
-use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use futures::future::{FutureExt, poll_fn};
+use futures::stream::StreamExt;
 use lapin::Confirmation;
 use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use super::confirms::{Confirms, Outcome, Pending};
 use super::connection::Connection;
 use super::dial::CLOSE_TIMEOUT;
 use super::envelope::{self, Envelope};
@@ -30,6 +31,7 @@ use super::publisher::{
     Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown, WhenUnroutable,
 };
 use crate::backoff::Backoff;
+use crate::protocol::delay;
 
 /// Publishes that are handed over before confirms are looked at.
 const BURST_MAX: usize = 256;
@@ -37,9 +39,6 @@ const BURST_MAX: usize = 256;
 /// The delay after a channel could not be opened on a connection that looks sound.
 const REOPEN: Backoff =
     Backoff { base: Duration::from_millis(20), cap: Duration::from_secs(5), jitter: true };
-
-type Outcome = (u64, Result<Confirmation, lapin::Error>);
-type Sending = FuturesUnordered<BoxFuture<'static, Outcome>>;
 
 pub(super) struct Pipeline {
     connection: Connection,
@@ -52,8 +51,7 @@ pub(super) struct Pipeline {
     /// One of these made the broker close the channel; they are sent alone, before all others.
     suspects: VecDeque<Parcel>,
     flight: Flight<Parcel>,
-    /// Confirms that were seen, but whose batch may not be complete yet (see `settle`).
-    unripe: Vec<Outcome>,
+    confirms: Confirms,
     flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
 }
@@ -82,7 +80,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             flight: Flight::default(),
-            unripe: Vec::new(),
+            confirms: Confirms::default(),
             flushes: Vec::new(),
             closing: false,
         }
@@ -137,7 +135,7 @@ impl Pipeline {
     }
 
     async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
-        let mut sending = Sending::new();
+        let mut sending = Pending::new();
         let frame_max = live.frame_max();
         let mut gone = pin!(live.gone());
         loop {
@@ -162,7 +160,7 @@ impl Pipeline {
                     self.accept(count);
                     continue;
                 }
-                () = std::future::ready(()), if !self.unripe.is_empty() => None,
+                () = std::future::ready(()), if self.confirms.are_held_back() => None,
                 // Nothing could be sent, and more is waiting.
                 () = std::future::ready(()), if sending.is_empty() && !accepts => continue,
                 () = &mut gone => return End::Lost(Error::lost()),
@@ -204,7 +202,7 @@ impl Pipeline {
     }
 
     /// Starts sending as much as there is room for, up to one burst.
-    fn hand_over(&mut self, channel: &lapin::Channel, sending: &mut Sending, frame_max: usize) {
+    fn hand_over(&mut self, channel: &lapin::Channel, sending: &mut Pending, frame_max: usize) {
         for _ in 0..BURST_MAX {
             if !self.has_room() {
                 return;
@@ -228,35 +226,21 @@ impl Pipeline {
     }
 
     /// Answers all publishes whose confirm has come.
-    ///
-    /// When one confirm covers many messages, lapin attaches a returned message to any of them,
-    /// and resolves them one by one while it holds a lock. So a confirm counts only after that
-    /// lock was free once more and everything that was resolved by then has been looked at.
     async fn settle(
         &mut self,
         first: Option<Outcome>,
         channel: &lapin::Channel,
-        sending: &mut Sending,
+        sending: &mut Pending,
     ) -> Result<(), Error> {
-        let mut ripe = std::mem::take(&mut self.unripe);
-        ripe.extend(first);
-        take_ready(sending, &mut ripe).await;
-        // Takes the lock when it is first polled; what it would wait for is of no interest.
-        let _ = channel.wait_for_confirms().now_or_never();
-        take_ready(sending, &mut self.unripe).await;
-        let mut broken = None;
-        for (_, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
-            match outcome {
-                Ok(confirmation) => envelope::attribute(&mut self.flight, confirmation),
-                Err(error) => broken = worse(broken, Error::from(error.clone())),
-            }
-        }
-        let now = ripe.drain(..);
-        self.waiting.extend(now.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
-        let Some(error) = broken else { return Ok(()) };
-        let rest = self.unripe.drain(..);
-        self.waiting.extend(rest.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
-        Err(error)
+        let (confirms, flight) = (&mut self.confirms, &mut self.flight);
+        let mut first = Some(first);
+        let ripening = poll_fn(|cx| {
+            Poll::Ready(confirms.ripen(first.take().flatten(), sending, channel, flight, cx))
+        });
+        let (ripe, broken) = ripening.await;
+        let ripe = ripe.into_iter();
+        self.waiting.extend(ripe.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
+        broken.map_or(Ok(()), Err)
     }
 
     /// Decides about everything that was in flight when the channel was lost.
@@ -346,18 +330,6 @@ async fn send(
     (number, outcome)
 }
 
-/// Polls `sending` until nothing is ready; also what gets new publishes going, in their order.
-async fn take_ready(sending: &mut Sending, into: &mut Vec<Outcome>) {
-    poll_fn(|cx| {
-        let mut sending = pin!(&mut *sending);
-        while let Poll::Ready(Some(outcome)) = sending.as_mut().poll_next(cx) {
-            into.push(outcome);
-        }
-        Poll::Ready(())
-    })
-    .await;
-}
-
 /// Ends one publish as its confirm says, unless it is given back to be sent another way. An error
 /// leaves it in flight, to be sorted out.
 fn answer(
@@ -383,15 +355,11 @@ fn reroute(parcel: &mut Parcel) -> bool {
         return false;
     }
     debug!(%publish.exchange, publish.routing_key, "unroutable, so sent straight to the queue");
-    Arc::make_mut(&mut parcel.publish).exchange = Cow::Borrowed("");
+    let publish = Arc::make_mut(&mut parcel.publish);
+    publish.exchange = Cow::Borrowed("");
+    if let Some((_, queue)) = delay::split(&publish.routing_key) {
+        publish.routing_key = queue.to_owned();
+    }
     parcel.suspect = false;
     true
-}
-
-/// Of all errors of a channel, the one in which the broker says why.
-fn worse(known: Option<Error>, new: Error) -> Option<Error> {
-    match known {
-        Some(known) if known.is_refused() || !new.is_refused() => Some(known),
-        _ => Some(new),
-    }
 }

@@ -20,9 +20,10 @@ use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt, poll_fn};
 use futures::stream::{FuturesUnordered, StreamExt};
+use lapin::PublisherConfirm;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
-use lapin::{Confirmation, PublisherConfirm};
 
+use super::confirms::{Confirms, Pending};
 use super::connection::Connection;
 use super::convert::{arguments, from_properties, short};
 use super::dial::CLOSE_TIMEOUT;
@@ -97,9 +98,8 @@ pub struct Session {
     writing: FuturesUnordered<BoxFuture<'static, Written>>,
     /// Of those in `writing`, how many are publishes.
     unwritten: usize,
-    confirming: FuturesUnordered<BoxFuture<'static, Confirmed>>,
-    /// Confirms that were seen, but whose batch may not be complete yet (see `settle`).
-    unripe: Vec<Confirmed>,
+    confirming: Pending,
+    confirms: Confirms,
     window: AckWindow,
     frames: Vec<Frame>,
     /// Events that wait for the next call of `next`.
@@ -117,8 +117,6 @@ enum Written {
     Publish(u64, Result<PublisherConfirm, lapin::Error>),
     Ack(Result<(), lapin::Error>),
 }
-
-type Confirmed = (u64, Result<Confirmation, lapin::Error>);
 
 impl Session {
     /// Opens a channel on `connection` and consumes.
@@ -145,8 +143,8 @@ impl Session {
             flight: Flight::default(),
             writing: FuturesUnordered::new(),
             unwritten: 0,
-            confirming: FuturesUnordered::new(),
-            unripe: Vec::new(),
+            confirming: Pending::new(),
+            confirms: Confirms::default(),
             window: AckWindow::default(),
             frames: Vec::new(),
             events: Vec::new(),
@@ -195,14 +193,17 @@ impl Session {
     /// everything unacked is back in its queue then, in its order.
     ///
     /// Gives up after some seconds; dropping is enough where nobody waits for the broker.
-    pub async fn close(mut self) {
+    ///
+    /// # Errors
+    /// When the broker has not confirmed the end in that time, or the channel or the connection
+    /// was gone before: what was asked for last may not have been done.
+    pub async fn close(mut self) -> Result<(), Error> {
         let closing = async {
-            if poll_fn(|cx| self.poll_written(cx)).await.is_ok() {
-                // A channel that is gone is as good as closed.
-                let _ = self.link.channel.close(200, "bye".into()).await;
-            }
+            poll_fn(|cx| self.poll_written(cx)).await?;
+            self.link.channel.close(200, "bye".into()).await?;
+            Ok(())
         };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+        tokio::time::timeout(CLOSE_TIMEOUT, closing).await.unwrap_or_else(|_| Err(Error::lost()))
     }
 
     /// One round of everything; ready with at least one event, or with the end.
@@ -303,25 +304,15 @@ impl Session {
     }
 
     /// Turns confirms into events.
-    ///
-    /// When one confirm covers many messages, lapin attaches a returned message to any of them,
-    /// and resolves them one by one while it holds a lock. So a confirm counts only after that
-    /// lock was free once more and everything that was resolved by then has been looked at.
     fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         loop {
-            let mut ripe = std::mem::take(&mut self.unripe);
-            take_ready(&mut self.confirming, &mut ripe, cx);
+            let (pending, flight) = (&mut self.confirming, &mut self.flight);
+            let (ripe, broken) = self.confirms.ripen(None, pending, &self.link.channel, flight, cx);
+            if let Some(error) = broken {
+                return Err(error);
+            }
             if ripe.is_empty() {
                 return Ok(());
-            }
-            // Takes the lock when it is first polled; what it would wait for is of no interest.
-            let _ = self.link.channel.wait_for_confirms().now_or_never();
-            take_ready(&mut self.confirming, &mut self.unripe, cx);
-            for (_, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
-                match outcome {
-                    Ok(confirmation) => envelope::attribute(&mut self.flight, confirmation),
-                    Err(error) => return Err(error.clone().into()),
-                }
             }
             for (seq, outcome) in ripe {
                 if let Ok(confirmation) = outcome
@@ -401,16 +392,6 @@ async fn write(
 ) -> Written {
     let confirm = envelope.send(&channel, &publish.message.body).await;
     Written::Publish(seq, confirm)
-}
-
-fn take_ready(
-    confirming: &mut FuturesUnordered<BoxFuture<'static, Confirmed>>,
-    into: &mut Vec<Confirmed>,
-    cx: &mut Context<'_>,
-) {
-    while let Poll::Ready(Some(outcome)) = confirming.poll_next_unpin(cx) {
-        into.push(outcome);
-    }
 }
 
 impl std::fmt::Debug for Session {

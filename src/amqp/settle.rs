@@ -9,12 +9,13 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::channels::Channels;
 use super::connection::lock;
 
 /// What is to become of a delivery.
@@ -80,6 +81,17 @@ impl SettleToken {
         self.settlements.as_ref().is_none_or(|settlements| settlements.is_open())
     }
 
+    /// The number of the channel that it came on; 0 if it needs no settling.
+    pub fn channel(&self) -> u64 {
+        self.settlements.as_ref().map_or(0, |settlements| settlements.channel)
+    }
+
+    /// Whether the broker has taken back what came on that other channel and was not settled.
+    pub fn outlived(&self, channel: u64) -> bool {
+        let Some(settlements) = &self.settlements else { return false };
+        settlements.channels.is_gone(channel, settlements.channel)
+    }
+
     /// Completes when settling can no longer reach the broker, which delivers the message again.
     pub async fn lost(&self) {
         match &self.settlements {
@@ -109,18 +121,21 @@ pub(super) struct Settlements {
     closed: CancellationToken,
     verdicts: Mutex<Vec<(u64, Verdict)>>,
     wake: Notify,
-    stale: Arc<AtomicU64>,
+    channels: Arc<Channels>,
+    /// Its number among them.
+    channel: u64,
 }
 
 impl Settlements {
-    /// Verdicts that come too late are counted in `stale`.
-    pub(super) fn new(stale: Arc<AtomicU64>) -> Self {
+    /// For a new channel of the connection `epoch`.
+    pub(super) fn new(channels: Arc<Channels>, epoch: u64) -> Self {
         Self {
             open: AtomicBool::new(true),
             closed: CancellationToken::new(),
             verdicts: Mutex::default(),
             wake: Notify::new(),
-            stale,
+            channel: channels.opened(epoch),
+            channels,
         }
     }
 
@@ -128,7 +143,7 @@ impl Settlements {
         let mut verdicts = lock(&self.verdicts);
         if !self.is_open() {
             drop(verdicts);
-            self.stale.fetch_add(1, Ordering::Relaxed);
+            self.channels.add_stale(1);
             return;
         }
         verdicts.push((tag, verdict));
@@ -160,9 +175,10 @@ impl Settlements {
         // Under the lock, so that no token is between its look and its push.
         let mut verdicts = lock(&self.verdicts);
         self.open.store(false, Ordering::Release);
-        self.stale.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
+        self.channels.add_stale(verdicts.len() as u64);
         verdicts.clear();
         drop(verdicts);
+        self.channels.closed(self.channel);
         self.closed.cancel();
     }
 }
@@ -214,6 +230,11 @@ impl AckWindow {
             Verdict::Requeue => self.frames.push(Frame::Requeue(tag)),
             Verdict::Reject => self.frames.push(Frame::Reject(tag)),
         }
+    }
+
+    /// The lowest tag that is not settled, or not sent yet.
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     /// Adds the frames that must be sent, in this order, to `out`.
@@ -282,8 +303,8 @@ mod tests {
 
     #[test]
     fn a_token_settles_once_and_gives_back_when_dropped() {
-        let stale = Arc::new(AtomicU64::new(0));
-        let settlements = Arc::new(Settlements::new(stale.clone()));
+        let channels = Arc::new(Channels::default());
+        let settlements = Arc::new(Settlements::new(channels.clone(), 1));
         SettleToken::new(settlements.clone(), 1).ack();
         drop(SettleToken::new(settlements.clone(), 2));
         let (mut window, mut out) = (AckWindow::default(), Vec::new());
@@ -295,7 +316,7 @@ mod tests {
         settlements.close();
         assert!(!late.is_live());
         late.ack();
-        assert_eq!(stale.load(Ordering::Relaxed), 1);
+        assert_eq!(channels.stale_total(), 1);
     }
 
     fn verdict() -> impl Strategy<Value = Verdict> {

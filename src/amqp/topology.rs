@@ -43,6 +43,74 @@ pub fn join_queue(shard: u32) -> String {
     format!("celeriac.join.{shard}")
 }
 
+/// The queue that every worker consumes that joins chords, so that they can be counted. It holds
+/// nothing.
+pub fn joiners_queue() -> &'static str {
+    "celeriac.joiners"
+}
+
+/// The fanout exchange of remote control; `name` is Celery's `control_exchange`.
+pub fn control_exchange(name: &str) -> String {
+    format!("{name}.pidbox")
+}
+
+/// The queue on which the node `hostname` takes commands.
+pub fn control_queue(name: &str, hostname: &str) -> String {
+    format!("{hostname}.{name}.pidbox")
+}
+
+/// The direct exchange of the replies to commands.
+pub fn control_reply_exchange(name: &str) -> String {
+    format!("reply.{name}.pidbox")
+}
+
+/// The queue on which the caller `id` gets replies.
+pub fn control_reply_queue(name: &str, id: &str) -> String {
+    format!("{id}.reply.{name}.pidbox")
+}
+
+/// The stream of what was revoked, which every worker reads.
+pub fn revocation_stream() -> &'static str {
+    "celeriac.revoked"
+}
+
+/// The exchange of one level of native delayed delivery, under Celery's name.
+pub fn delay_exchange(level: u32) -> String {
+    format!("celery_delayed_{level}")
+}
+
+/// The queue in which messages wait at one level.
+pub fn delay_queue(level: u32) -> String {
+    delay_exchange(level)
+}
+
+/// Whether an exchange is one of those levels.
+pub fn is_delay_exchange(name: &str) -> bool {
+    let level = name.strip_prefix("celery_delayed_");
+    level.is_some_and(|level| level.parse::<u8>().is_ok())
+}
+
+/// The exchange to which messages come after their delay.
+pub fn delay_delivery_exchange() -> &'static str {
+    "celery_delayed_delivery"
+}
+
+/// The queue that locks the calls which have the hash `hash` in common.
+pub fn unique_queue(hash: &str) -> String {
+    format!("celeriac.unique.{hash}")
+}
+
+/// The queue that is permit number `number` of the task `task`.
+pub fn permit_queue(task: &str, number: u32) -> String {
+    format!("celeriac.permits.{task}.{number}")
+}
+
+/// Whether `queue` is the log of a join shard.
+pub fn is_join_queue(queue: &str) -> bool {
+    let number = queue.strip_prefix("celeriac.join.");
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 /// A set of declarations. Declaring it twice changes nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {

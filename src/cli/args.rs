@@ -35,13 +35,18 @@ Settings:
 Signals:
   TERM, INT   Stop consuming, give waiting messages back, finish what runs, exit with 0.
               The second one stops at once; what was running is delivered again elsewhere.
-  QUIT        Stop at once.
+  QUIT        Stop at once. With the setting worker_soft_shutdown_timeout, what runs may finish
+              within that time first; this holds for a second TERM or INT, too.
+  With REMAP_SIGTERM=SIGQUIT in the environment, TERM means QUIT. With --processes, signals go to
+  the parent, which stops its children, and the third one kills them.
 
 Exit codes:
-  0  stopped as told
-  1  failed, or stopped at once
-  2  wrong options or settings
-  3  the broker cannot be reached";
+  0    stopped as told
+  1    failed, or stopped at once
+  2    wrong options or settings
+  3    the broker cannot be reached
+  110  a child of --processes is to be replaced (only its parent sees it)
+  111  a child of --processes was shut down by remote control and is not to be replaced";
 
 /// Runs tasks from RabbitMQ.
 #[derive(Debug, Parser)]
@@ -52,6 +57,12 @@ pub(super) struct Args {
     /// Setting broker_url. [default: amqp://guest:guest@localhost:5672//]
     #[arg(short, long, value_name = "URL", help_heading = "Connection")]
     pub(super) broker: Vec<String>,
+
+    /// Give messages to this worker only while those of a higher priority are busy.
+    ///
+    /// Setting worker_consumer_priority. [default: 0]
+    #[arg(long, value_name = "NUMBER", help_heading = "Work", allow_negative_numbers = true)]
+    pub(super) consumer_priority: Option<i32>,
 
     /// A TOML file with settings.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
@@ -75,6 +86,34 @@ pub(super) struct Args {
     /// Each runs on a thread of its own. Setting worker_blocking_slots.
     #[arg(long, value_name = "SLOTS", help_heading = "Work", value_parser = slots)]
     pub(super) blocking_slots: Option<usize>,
+
+    /// Start this many processes, each a whole worker with all its slots, under a parent.
+    ///
+    /// The parent replaces those that die, the first time at once. Their names are NAME-1@HOST,
+    /// NAME-2@HOST and so on. Setting worker_processes. [default: one process without a parent]
+    #[arg(long, value_name = "NUMBER", help_heading = "Processes", value_parser = slots)]
+    pub(super) processes: Option<usize>,
+
+    /// After how many tasks a child process stops warmly and is replaced. [default: never]
+    ///
+    /// For the children of --processes and those that run tasks with isolate = process. Setting
+    /// worker_max_tasks_per_child.
+    #[arg(long, value_name = "TASKS", help_heading = "Processes", value_parser = slots)]
+    pub(super) max_tasks_per_child: Option<usize>,
+
+    /// Beyond how much memory in RAM a child process is replaced. [default: never]
+    ///
+    /// Setting worker_max_memory_per_child.
+    #[arg(long, value_name = "KIB", help_heading = "Processes", value_parser = slots)]
+    pub(super) max_memory_per_child: Option<usize>,
+
+    /// Let the slots follow the load: this many async ones, and as many blocking ones, at once.
+    ///
+    /// In place of --concurrency and --blocking-slots; with --processes, in each of them. Without
+    /// MIN, and for 0, one slot of each kind stays.
+    #[arg(long, value_name = "MAX,MIN", help_heading = "Work", value_parser = bounds)]
+    #[arg(conflicts_with_all = ["concurrency", "blocking_slots"])]
+    pub(super) autoscale: Option<(usize, usize)>,
 
     /// How many messages are held for each slot. [default: 4]
     ///
@@ -121,6 +160,16 @@ impl Args {
         if let Some(slots) = self.blocking_slots {
             config.worker_blocking_slots = slots;
         }
+        if let Some((_, min)) = self.autoscale {
+            config.worker_concurrency = min.max(1);
+            config.worker_blocking_slots = min.max(1);
+        }
+        config.worker_consumer_priority =
+            self.consumer_priority.or(config.worker_consumer_priority);
+        config.worker_processes = self.processes.or(config.worker_processes);
+        let (tasks, kib) = (self.max_tasks_per_child, self.max_memory_per_child);
+        config.worker_max_tasks_per_child = tasks.or(config.worker_max_tasks_per_child);
+        config.worker_max_memory_per_child = kib.or(config.worker_max_memory_per_child);
         if let Some(factor) = self.prefetch_multiplier {
             config.worker_prefetch_multiplier = factor;
         }
@@ -132,6 +181,18 @@ impl Args {
 fn slots(text: &str) -> Result<usize, String> {
     let slots = text.parse().ok().filter(|slots| *slots > 0);
     slots.ok_or_else(|| "a whole number from 1 on is needed".to_owned())
+}
+
+/// Reads `MAX,MIN` or `MAX`.
+fn bounds(text: &str) -> Result<(usize, usize), String> {
+    let (max, min) = text.split_once(',').unwrap_or((text, "0"));
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let wrong = || "two whole numbers are needed, such as 10,2".to_owned();
+    let (max, min) = (number(max).ok_or_else(wrong)?, number(min).ok_or_else(wrong)?);
+    if max == 0 || min > max {
+        return Err(format!("at most {max} slots cannot be at least {}", min.max(1)));
+    }
+    Ok((max, min))
 }
 
 /// Reads a name that must not be empty.
@@ -195,8 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_of_autoscale_are_the_most_and_the_least() {
+        assert_eq!(parse("--autoscale 10,2").unwrap().autoscale, Some((10, 2)));
+        assert_eq!(parse("--autoscale=10").unwrap().autoscale, Some((10, 0)));
+        for line in ["2,10", "0,0", "a,b", "10,", "1,2,3", "10,2 -c 4"] {
+            assert!(parse(&format!("--autoscale {line}")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn zero_slots_and_empty_names_are_refused() {
-        for line in ["-c 0", "--blocking-slots 0", "--prefetch-multiplier 0", "-c many", "-Q ,"] {
+        for line in [
+            "-c 0",
+            "--blocking-slots 0",
+            "--prefetch-multiplier 0",
+            "-c many",
+            "-Q ,",
+            "--processes 0",
+            "--autoscale 1,2",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

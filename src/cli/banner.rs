@@ -10,6 +10,9 @@ pub(super) struct Banner<'a> {
     pub(super) hostname: &'a str,
     /// With the password hidden.
     pub(super) brokers: Vec<String>,
+    /// `None` for one without a parent.
+    pub(super) processes: Option<usize>,
+    /// In each of them, like the numbers below.
     pub(super) concurrency: usize,
     pub(super) blocking_slots: usize,
     pub(super) prefetch_multiplier: u32,
@@ -24,6 +27,7 @@ impl Banner<'_> {
             hostname = self.hostname,
             version = env!("CARGO_PKG_VERSION"),
             broker = self.brokers.join(", "),
+            processes = self.processes.unwrap_or(1),
             concurrency = self.concurrency,
             blocking_slots = self.blocking_slots,
             prefetch_multiplier = self.prefetch_multiplier,
@@ -40,6 +44,9 @@ impl fmt::Display for Banner<'_> {
         writeln!(f, " [config]")?;
         for broker in &self.brokers {
             writeln!(f, " .> broker:      {broker}")?;
+        }
+        if let Some(processes) = self.processes {
+            writeln!(f, " .> processes:   {processes}")?;
         }
         let (slots, blocking) = (self.concurrency, self.blocking_slots);
         writeln!(f, " .> concurrency: {slots} async, {blocking} blocking")?;
@@ -66,6 +73,7 @@ mod tests {
         let banner = Banner {
             hostname: "celeriac@box",
             brokers: vec!["amqp://me:***@rabbit:5672//".to_owned()],
+            processes: Some(4),
             concurrency: 100,
             blocking_slots: 2,
             prefetch_multiplier: 4,
@@ -76,6 +84,7 @@ mod tests {
         for line in [
             " celeriac@box · celeriac ",
             " .> broker:      amqp://me:***@rabbit:5672//",
+            " .> processes:   4",
             " .> concurrency: 100 async, 2 blocking",
             " .> prefetch:    4 a slot",
             " .> mail",

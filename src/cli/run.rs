@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
@@ -9,9 +10,14 @@ use tracing::{info, warn};
 
 use super::args::Args;
 use super::banner::Banner;
+#[cfg(unix)]
+use super::child::ChildOf;
 use super::logging::{self, LogFormat, LogLevel};
 use super::pidfile::{Pidfile, PidfileError};
-use super::signals::{Signal, Signals};
+#[cfg(unix)]
+use super::processes;
+use super::signals::Signals;
+use super::stopping::{Listener, Step};
 use super::{hostname, report};
 use crate::app::App;
 use crate::client::ConfigError;
@@ -38,13 +44,22 @@ const SPARE_BLOCKING_THREADS: usize = 16;
 pub fn main(app: App) -> ExitCode {
     let args = Args::parse();
     match run(app, &args) {
-        Ok(Stopped::Warm) => ExitCode::SUCCESS,
-        Ok(Stopped::Cold) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             report::complain(&error);
             error.exit_code()
         }
     }
+}
+
+/// How the one worker of this process has ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    stopped: Stopped,
+    /// Whether a signal was the cause.
+    by_signal: bool,
+    /// Whether it has stopped because it was to be replaced.
+    recycled: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,30 +90,91 @@ impl Error {
     }
 }
 
-fn run(mut app: App, args: &Args) -> Result<Stopped, Error> {
+fn run(mut app: App, args: &Args) -> Result<ExitCode, Error> {
     args.apply(app.config_mut())?;
     logging::start(args.loglevel, LogLevel::Info, args.log_format)?;
-    let pidfile = args.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    #[cfg(unix)]
+    let app = worker::serve_isolated(app);
     let hostname = hostname::node_name(args.hostname.as_deref());
-    introduce(&app, args, &hostname)?;
-
-    let runtime = runtime(app.config().worker_blocking_slots)?;
-    let mut worker = Worker::new(app).hostname(hostname);
-    if !args.queues.is_empty() {
-        worker = worker.queues(args.queues.clone());
+    #[cfg(unix)]
+    if let Some(child) = ChildOf::parent()? {
+        return run_child(app, args, child, &hostname);
     }
-    let ending = runtime.block_on(work(worker));
+    let pidfile = args.pidfile.as_deref().map(Pidfile::create).transpose()?;
+    introduce(&app, args, &hostname)?;
+    let code = match app.config().worker_processes {
+        Some(places) => run_parent(places, app.config().worker_soft_shutdown_timeout)?,
+        None => {
+            let worker = worker(app, args, hostname);
+            exit_code(run_worker(worker, args, Listener::default())?.stopped)
+        }
+    };
+    drop(pidfile);
+    Ok(code)
+}
+
+fn exit_code(stopped: Stopped) -> ExitCode {
+    if stopped == Stopped::Warm { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One of several workers under a parent, which has said what there is to say.
+#[cfg(unix)]
+fn run_child(app: App, args: &Args, child: ChildOf, node: &str) -> Result<ExitCode, Error> {
+    let config = app.config();
+    let (tasks, kib) = (config.worker_max_tasks_per_child, config.worker_max_memory_per_child);
+    let worker = worker(app, args, child.hostname(node)).recycle_after(tasks, kib);
+    let ended = run_worker(worker, args, Listener { is_child: true, has_soft: false })?;
+    Ok(ExitCode::from(ChildOf::exit_code(ended.stopped, ended.by_signal, ended.recycled)))
+}
+
+#[cfg(unix)]
+fn run_parent(places: usize, soft: Duration) -> Result<ExitCode, Error> {
+    if places == 0 {
+        let message = "worker_processes must be 1 or more; leave it out for one process".to_owned();
+        return Err(Error::Worker(worker::Error::Settings(message)));
+    }
+    let report = processes::run(places, soft)?;
+    if let Some(code) = report.given_up {
+        return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
+    }
+    Ok(exit_code(if report.unclean == 0 { Stopped::Warm } else { Stopped::Cold }))
+}
+
+#[cfg(not(unix))]
+fn run_parent(_: usize, _: Duration) -> Result<ExitCode, Error> {
+    let message = "worker_processes (--processes) needs a Unix system".to_owned();
+    Err(Error::Worker(worker::Error::Settings(message)))
+}
+
+fn worker(app: App, args: &Args, hostname: String) -> Worker {
+    let mut worker = Worker::new(app).hostname(hostname);
+    if let Some((max, min)) = args.autoscale {
+        worker = worker.autoscale(max, min);
+    }
+    if args.queues.is_empty() { worker } else { worker.queues(args.queues.clone()) }
+}
+
+/// Runs a worker in this process until it has stopped.
+fn run_worker(worker: Worker, args: &Args, listener: Listener) -> Result<Ended, Error> {
+    let (slots, soft) = {
+        let config = worker.config();
+        (config.worker_blocking_slots, config.worker_soft_shutdown_timeout)
+    };
+    let listener = Listener { has_soft: !soft.is_zero(), ..listener };
+    let runtime = runtime(slots.max(args.autoscale.map_or(0, |(max, _)| max)))?;
+    let ended = runtime.block_on(work(worker, listener, soft));
     // A blocking task that was left behind must not keep the process alive.
     runtime.shutdown_background();
-    drop(pidfile);
-    ending
+    ended
 }
 
 fn runtime(blocking_slots: usize) -> io::Result<Runtime> {
+    // Threads are made when they are needed, and those that are given up are replaced.
+    let threads = blocking_slots.saturating_mul(1 + worker::REPLACED_PER_SLOT);
     Builder::new_multi_thread()
         .enable_all()
         .thread_name("celeriac")
-        .max_blocking_threads(blocking_slots.saturating_add(SPARE_BLOCKING_THREADS))
+        .max_blocking_threads(threads.saturating_add(SPARE_BLOCKING_THREADS))
         .build()
 }
 
@@ -111,6 +187,7 @@ fn introduce(app: &App, args: &Args, hostname: &str) -> Result<(), Error> {
     let banner = Banner {
         hostname,
         brokers: config.broker_url.iter().map(ToString::to_string).collect(),
+        processes: config.worker_processes,
         concurrency: config.worker_concurrency,
         blocking_slots: config.worker_blocking_slots,
         prefetch_multiplier: config.worker_prefetch_multiplier,
@@ -125,45 +202,66 @@ fn introduce(app: &App, args: &Args, hostname: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn work(worker: Worker) -> Result<Stopped, Error> {
+async fn work(worker: Worker, listener: Listener, soft: Duration) -> Result<Ended, Error> {
     let mut signals = Signals::listen()?;
     let running = tokio::select! {
         running = worker.start() => running?,
         signal = signals.next() => {
             info!("{signal}: stopped before the broker answered");
-            return Ok(Stopped::Warm);
+            return Ok(Ended { stopped: Stopped::Warm, by_signal: true, recycled: false });
         }
     };
-    stop_when_told(running, &mut signals).await
+    stop_when_told(running, &mut signals, listener, soft).await
 }
 
-async fn stop_when_told(running: RunningWorker, signals: &mut Signals) -> Result<Stopped, Error> {
+async fn stop_when_told(
+    running: RunningWorker,
+    signals: &mut Signals,
+    listener: Listener,
+    soft: Duration,
+) -> Result<Ended, Error> {
     info!("{} ready.", running.info().hostname);
     let handle = running.handle();
     let mut ended = std::pin::pin!(running.wait());
-    let mut asked: Option<Stopped> = None;
+    let mut deadline = std::pin::pin!(tokio::time::sleep(Duration::MAX));
+    let mut asked: Option<Step> = None;
+    let end = |stopped, asked: Option<Step>, recycled| Ended {
+        stopped,
+        by_signal: asked.is_some(),
+        recycled,
+    };
     loop {
         let signal = tokio::select! {
-            outcome = &mut ended => {
-                return Ok(outcome?);
+            outcome = &mut ended => return Ok(end(outcome?, asked, handle.is_recycled())),
+            () = &mut deadline, if asked == Some(Step::Soft) => {
+                warn!("worker: Cold shutdown (time is up): what runs will be delivered again");
+                asked = Some(Step::Cold);
+                handle.terminate();
+                continue;
             }
             signal = signals.next() => signal,
         };
-        asked = match asked {
-            None if signal != Signal::Quit => {
+        let Some(step) = listener.next(asked, signal) else { continue };
+        asked = Some(step);
+        match step {
+            Step::Warm => {
                 info!(
                     "worker: Warm shutdown ({signal}): finishing what runs; again to stop at once"
                 );
                 handle.shutdown();
-                Some(Stopped::Warm)
             }
-            None | Some(Stopped::Warm) => {
+            Step::Soft => {
+                let soft_s = soft.as_secs_f64();
+                warn!("worker: Soft shutdown ({signal}): what runs has {soft_s} s to finish");
+                deadline.set(tokio::time::sleep(soft));
+                handle.shutdown();
+            }
+            Step::Cold => {
                 warn!("worker: Cold shutdown ({signal}): what runs will be delivered again");
                 handle.terminate();
-                Some(Stopped::Cold)
             }
             // Somebody who asks three times does not want to wait for the connection to close.
-            Some(Stopped::Cold) => return Ok(Stopped::Cold),
-        };
+            Step::Leave => return Ok(end(Stopped::Cold, asked, false)),
+        }
     }
 }

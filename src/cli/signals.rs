@@ -21,6 +21,21 @@ impl fmt::Display for Signal {
     }
 }
 
+/// The variable that gives SIGTERM another meaning, as Celery's workers know it: `SIGQUIT`.
+pub(super) const REMAP: &str = "REMAP_SIGTERM";
+
+/// What SIGTERM means.
+fn terminate() -> Signal {
+    match std::env::var_os(REMAP) {
+        Some(signal) if signal == "SIGQUIT" => Signal::Quit,
+        Some(signal) if !signal.is_empty() => {
+            tracing::warn!("{REMAP} may be SIGQUIT only; {signal:?} is not heeded");
+            Signal::Terminate
+        }
+        Some(_) | None => Signal::Terminate,
+    }
+}
+
 /// Receives signals from the moment of [`listen`](Signals::listen) on.
 #[cfg(unix)]
 #[derive(Debug)]
@@ -28,6 +43,7 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     quit: tokio::signal::unix::Signal,
+    terminate_means: Signal,
 }
 
 #[cfg(unix)]
@@ -38,12 +54,13 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            terminate_means: terminate(),
         })
     }
 
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.terminate.recv() => self.terminate_means,
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.quit.recv() => Signal::Quit,
         }

@@ -3,6 +3,7 @@
 //! **Invariant:** no part of a chord is published before the chord's opening record is confirmed;
 //! a chord whose parts could not all be published is cancelled.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use tracing::{Instrument, debug, warn};
@@ -13,7 +14,7 @@ use crate::amqp::topology::results_exchange;
 use crate::amqp::{Publish, PublishError, layout};
 use crate::protocol::canvas::{Call, Canvas, Ids, Lowered, lower};
 use crate::protocol::join::{Open, Record};
-use crate::protocol::{CallOptions, Value};
+use crate::protocol::{CallOptions, Signature, Value};
 use crate::results::{AnyResult, Inbox};
 
 impl Client {
@@ -54,7 +55,7 @@ impl Client {
     async fn apply_canvas(&self, canvas: Canvas) -> Result<AnyResult, SendError> {
         let wanted = !self.config().task_ignore_result;
         let inbox = self.inbox_for(wanted).await.map_err(SendError::ReplyQueue)?;
-        let call = self.call(&canvas, inbox);
+        let (canvas, call) = self.call(canvas, inbox)?;
         let Lowered { mut opens, calls, result, .. } = lower(canvas, call)?;
         opens.iter_mut().for_each(|open| open.write_in(self.config().task_serializer));
         let mut publishes = Vec::with_capacity(calls.len());
@@ -63,7 +64,9 @@ impl Client {
             let id = call.options.get("task_id").and_then(Value::as_str).unwrap_or_default();
             let name = (call.task.clone(), id.to_owned());
             let (serializer, priority) = (self.config().task_serializer, self.inherited_priority());
-            let publish = self.composer().compose(call, serializer, priority)?;
+            let composer = self.composer().with_delays();
+            let mut publish = composer.compose(call, serializer, priority)?;
+            self.delays().prepare(&mut publish).await;
             self.publisher().check(&publish).map_err(|error| unsent(&name, error))?;
             names.push(name);
             publishes.push(publish);
@@ -90,18 +93,20 @@ impl Client {
         Ok(result)
     }
 
-    fn call(&self, canvas: &Canvas, inbox: Option<&Inbox>) -> Call {
+    /// How `canvas` is called, which comes back as it was.
+    fn call(&self, canvas: Canvas, inbox: Option<&Inbox>) -> Result<(Canvas, Call), SendError> {
         let reply_to = Some(inbox.map(Inbox::queue).unwrap_or_default().to_owned());
         let options = CallOptions { reply_to, ..CallOptions::default() };
         let mut call = Call { options, join: self.composer().join(), ..Call::default() };
-        if let Some(lineage) = self.lineage() {
-            call.options.root_id = Some(lineage.root_id.to_string());
-            call.options.parent_id = Some(lineage.task_id.to_string());
-            let whole = canvas.clone().into_signature();
-            let seed = lineage.trail.id(&whole.task, &whole.args, &whole.kwargs);
-            call.ids = Ids::derived(seed);
-        }
-        call
+        let Some(lineage) = self.lineage() else { return Ok((canvas, call)) };
+        call.options.root_id = Some(lineage.root_id.to_string());
+        call.options.parent_id = Some(lineage.task_id.to_string());
+        let mut whole = canvas.into_signature();
+        let (args, kwargs) = (take(&mut whole.args), take(&mut whole.kwargs));
+        let (seed, args, kwargs) = lineage.trail.id_of(&whole.task, args, kwargs);
+        call.ids = Ids::derived(seed);
+        let whole = Signature { args, kwargs, ..whole };
+        Ok((Canvas::from_signature(whole)?, call))
     }
 
     /// Publishes the opening records and waits for all confirms. The outer ones come first.

@@ -21,7 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::canvas::{Ready, Step};
 use super::{Config, ConnectError, SendError, Signature};
 use crate::protocol::{TaskState, Value};
-use crate::results::ResultError;
+use crate::results::{ResultError, RevokeError};
 
 /// A [`Client`](super::Client) with a small runtime of its own, on one background thread.
 ///
@@ -112,6 +112,48 @@ impl Client {
         self.send(Signature::<T>::new(name.into()).args(args))
     }
 
+    /// Commands to workers, each of which [`wait`](Self::wait) waits for:
+    /// `client.wait(Box::pin(control.ping()))` gives the replies.
+    pub fn control(&self) -> super::Control {
+        self.inner.control()
+    }
+
+    /// Revokes tasks by their ids; returns when the broker has it.
+    ///
+    /// # Errors
+    /// As [`Control::revoke`](super::Control::revoke).
+    pub fn revoke(
+        &self,
+        ids: impl IntoIterator<Item = impl Into<String>>,
+        terminate: bool,
+    ) -> Result<Vec<super::NodeReply>, super::ControlError> {
+        self.runtime.block_on(self.inner.control().revoke(ids, terminate))
+    }
+
+    /// Revokes a whole workflow by the id of its first task.
+    ///
+    /// # Errors
+    /// As [`Client::revoke_root`](super::Client::revoke_root).
+    pub fn revoke_root(
+        &self,
+        root_id: impl Into<String>,
+        terminate: bool,
+    ) -> Result<(), super::ControlError> {
+        self.runtime.block_on(self.inner.revoke_root(root_id, terminate))
+    }
+
+    /// Revokes the tasks of a group by its id.
+    ///
+    /// # Errors
+    /// As [`Client::revoke_group`](super::Client::revoke_group).
+    pub fn revoke_group(
+        &self,
+        group_id: impl Into<String>,
+        terminate: bool,
+    ) -> Result<(), super::ControlError> {
+        self.runtime.block_on(self.inner.revoke_group(group_id, terminate))
+    }
+
     /// Deletes the reply queue and closes the connections.
     pub fn close(&self) {
         self.runtime.block_on(self.inner.close());
@@ -138,6 +180,14 @@ impl<T> AsyncResult<T> {
     /// The latest state that was reported; `PENDING` if there was no report.
     pub fn state(&self) -> TaskState {
         self.inner.state()
+    }
+
+    /// Revokes the task; returns when the broker has it.
+    ///
+    /// # Errors
+    /// As [`AsyncResult::revoke`](crate::AsyncResult::revoke).
+    pub fn revoke(&self, terminate: bool) -> Result<(), RevokeError> {
+        self.runtime.block_on(self.inner.revoke(terminate))
     }
 
     /// The result for use in async code.

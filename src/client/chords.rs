@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Client;
+use super::{Client, ControlError};
 use crate::amqp::{
     self, Consumer, ConsumerOptions, Deliveries, Publish, PublishError, QueueSpec, Topology,
     topology,
@@ -40,6 +40,9 @@ pub enum ChordError {
         /// What the broker said.
         source: Box<PublishError>,
     },
+    /// The chord is cancelled, but its parts may still run.
+    #[error("the chord is cancelled, but its parts could not be revoked")]
+    Parts(#[source] ControlError),
     /// The queue for the answer could not be made or read.
     #[error("failed to listen for an answer")]
     Listen(#[source] Arc<amqp::Error>),
@@ -103,8 +106,9 @@ impl Client {
     /// Cancels a chord: unless its outcome was decided before, its body is never called, whoever
     /// waits for it gets `REVOKED`, and its errbacks are called only if `errbacks` says so.
     ///
-    /// Parts that have not run yet still run; their results are dropped. The chord must have been
-    /// made with as many `join_shards` as this client has: with others, nothing happens.
+    /// Parts that have not started yet are revoked, and do not run; those that run go on, and
+    /// their results are dropped. The chord must have been made with as many `join_shards` as this
+    /// client has: with others, its body is called with what its parts give.
     ///
     /// # Errors
     /// When the broker does not take the record.
@@ -116,7 +120,9 @@ impl Client {
     ) -> Result<(), ChordError> {
         let (chord_id, reason) = (chord.to_owned(), reason.to_owned());
         let cancel = Record::Cancel { chord: chord_id, reason, errbacks };
-        self.log(chord, &cancel).await
+        self.log(chord, &cancel).await?;
+        // Afterwards, so that the reason is the one given here, and not that of a revoked part.
+        self.revoke_group(chord, false).await.map_err(ChordError::Parts)
     }
 
     async fn ask(

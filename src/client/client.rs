@@ -9,6 +9,9 @@ use tracing::{Instrument, debug};
 
 use super::canvas::Ready;
 use super::compose::{Composed, Composer, Surroundings, compose};
+use super::control::Revoker;
+use super::delays::Delays;
+use super::unique::{self, Claim, Lock};
 use super::{Config, ConnectError, Lineage, SendError, Signature, span};
 use crate::amqp;
 use crate::amqp::layout;
@@ -36,13 +39,13 @@ use crate::results::{AsyncResult, Inbox, InboxOptions};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The running task, for a client that was taken from a task's context.
-    lineage: Option<Arc<Lineage>>,
+    pub(super) lineage: Option<Arc<Lineage>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     config: Config,
     origin: String,
     connection: Connection,
@@ -50,6 +53,7 @@ struct Shared {
     inbox: OnceCell<Inbox>,
     /// Whether the queues of the join shards were declared.
     joins: OnceCell<()>,
+    delays: Delays,
 }
 
 impl Client {
@@ -69,7 +73,9 @@ impl Client {
             .map_err(ConnectError::Declare)?;
         let publisher = Publisher::new(&connection);
         let (inbox, joins) = (OnceCell::new(), OnceCell::new());
-        let shared = Shared { config, origin, connection, publisher, inbox, joins };
+        let kind = config.broker_native_delayed_delivery_queue_type;
+        let delays = Delays::new(connection.clone(), kind);
+        let shared = Shared { config, origin, connection, publisher, inbox, joins, delays };
         Ok(Self { shared: Arc::new(shared), lineage: None })
     }
 
@@ -86,12 +92,53 @@ impl Client {
         let inbox = self.inbox_for(wanted).await.map_err(SendError::ReplyQueue)?;
         let composed = compose(signature, self.surroundings(inbox))?;
         let span = span::send(&composed);
-        let (pending, publish) = Pending::register(composed, inbox);
-        let publisher = &self.shared.publisher;
-        let sent =
-            async { pending.settle(publisher.publish(publish).await) }.instrument(span).await;
+        let sending = async {
+            if let Some(first) = self.claim(&composed, inbox).await? {
+                return Ok(first);
+            }
+            let (pending, mut publish) = Pending::register(composed, inbox);
+            self.delays().prepare(&mut publish).await;
+            let published = self.shared.publisher.publish(publish).await;
+            self.release(&pending, &published).await;
+            pending.settle(published)
+        };
+        let sent = sending.instrument(span).await;
         self.remember(&sent);
         sent
+    }
+
+    /// Makes sure that a call which is to be unique is the first of its kind. Gives the result of
+    /// the first one if the call is content with that.
+    async fn claim<T>(
+        &self,
+        composed: &Composed,
+        inbox: Option<&Inbox>,
+    ) -> Result<Option<AsyncResult<T>>, SendError> {
+        let Some(lock) = &composed.lock else { return Ok(None) };
+        let task = || composed.task.to_string();
+        let claimed = unique::claim(&self.shared.connection, lock, &composed.task_id).await;
+        match claimed {
+            Ok(Claim::First) => Ok(None),
+            Ok(Claim::Taken(Some(first))) if lock.joins_first => {
+                let first: Arc<str> = first.into();
+                let inbox = inbox.filter(|_| composed.wants_result);
+                let registration = inbox.map(|inbox| inbox.register(&first));
+                Ok(Some(AsyncResult::new(first, registration)))
+            }
+            Ok(Claim::Taken(id)) => Err(SendError::Duplicate { task: task(), id }),
+            Err(source) => Err(SendError::Unique { task: task(), source: Arc::new(source) }),
+        }
+    }
+
+    /// A call that surely was not sent must not be in the way of the next one.
+    async fn release<T>(&self, pending: &Pending<T>, published: &Result<(), PublishError>) {
+        let Err(failed) = published else { return };
+        let Some(lock) = &pending.lock else { return };
+        if (failed.is_returned() || failed.is_permanent())
+            && let Err(error) = self.shared.connection.delete_queue(&lock.queue).await
+        {
+            debug!(queue = lock.queue, %error, "the lock of a call that was not sent is left");
+        }
     }
 
     /// The running task keeps a reference to what it has called.
@@ -129,23 +176,43 @@ impl Client {
         let mut publishes = Vec::with_capacity(signatures.len());
         let mut outcomes = Vec::with_capacity(signatures.len());
         for signature in signatures {
-            outcomes.push(compose(signature, self.surroundings(inbox)).map(|composed| {
-                let (pending, publish) = Pending::register(composed, inbox);
-                publishes.push(publish);
-                pending
-            }));
+            let composed = match compose(signature, self.surroundings(inbox)) {
+                Ok(composed) => composed,
+                Err(error) => {
+                    outcomes.push(Err(error));
+                    continue;
+                }
+            };
+            outcomes.push(match self.claim(&composed, inbox).await {
+                Ok(None) => {
+                    let (pending, publish) = Pending::register(composed, inbox);
+                    publishes.push(publish);
+                    Ok(Sending::Under(pending))
+                }
+                Ok(Some(first)) => Ok(Sending::Over(first)),
+                Err(error) => Err(error),
+            });
+        }
+        for publish in &mut publishes {
+            self.delays().prepare(publish).await;
         }
         let mut published = self.shared.publisher.publish_all(publishes).await.into_iter();
-        outcomes
-            .into_iter()
-            .map(|pending| {
-                let pending = pending?;
-                // One outcome for each publish is the publisher's contract.
-                let sent = pending.settle(published.next().unwrap_or(Err(PublishError::Closed)));
-                self.remember(&sent);
-                sent
-            })
-            .collect()
+        let mut all = Vec::with_capacity(outcomes.len());
+        for outcome in outcomes {
+            let sent = match outcome {
+                Ok(Sending::Under(pending)) => {
+                    // One outcome for each publish is the publisher's contract.
+                    let published = published.next().unwrap_or(Err(PublishError::Closed));
+                    self.release(&pending, &published).await;
+                    pending.settle(published)
+                }
+                Ok(Sending::Over(first)) => Ok(first),
+                Err(error) => Err(error),
+            };
+            self.remember(&sent);
+            all.push(sent);
+        }
+        all
     }
 
     /// Calls a task that lives elsewhere by its name, with positional arguments.
@@ -193,6 +260,11 @@ impl Client {
         &self.shared.publisher
     }
 
+    /// The delay queues, as far as this client knows them.
+    pub(crate) fn delays(&self) -> &Delays {
+        &self.shared.delays
+    }
+
     /// Whether the queues of the join shards were declared through this client.
     pub(super) fn joins(&self) -> &OnceCell<()> {
         &self.shared.joins
@@ -216,6 +288,7 @@ impl Client {
             lineage: self.lineage.as_deref(),
             inherited_priority: self.inherited_priority(),
             now: Timestamp::now(),
+            delays: true,
         }
     }
 
@@ -235,24 +308,35 @@ impl Client {
             Connection::open(connection_options(config, format!("{origin} results"))).await?;
         let queue = topology::reply_queue(&uuid::Uuid::new_v4().to_string());
         debug!(queue, "reply queue opened");
-        let options = InboxOptions { expires: config.result_expires, limits: Limits::default() };
+        let revoker = Arc::new(Revoker(Arc::downgrade(&self.shared)));
+        let (expires, limits) = (config.result_expires, Limits::default());
+        let options = InboxOptions { expires, limits, revoker: Some(revoker) };
         Inbox::open(connection, queue, options).await
     }
+}
+
+/// One of several calls.
+enum Sending<T> {
+    /// It is published.
+    Under(Pending<T>),
+    /// It need not be: this was sent before.
+    Over(AsyncResult<T>),
 }
 
 /// A call under way.
 struct Pending<T> {
     task: Cow<'static, str>,
+    lock: Option<Lock>,
     result: AsyncResult<T>,
 }
 
 impl<T> Pending<T> {
     /// Registers before publishing, because the result may be faster than the confirm.
     fn register(composed: Composed, inbox: Option<&Inbox>) -> (Self, Publish) {
-        let Composed { task, task_id, wants_result, publish } = composed;
+        let Composed { task, task_id, wants_result, lock, publish } = composed;
         let inbox = inbox.filter(|_| wants_result);
         let registration = inbox.map(|inbox| inbox.register(&task_id));
-        (Self { task, result: AsyncResult::new(task_id, registration) }, publish)
+        (Self { task, lock, result: AsyncResult::new(task_id, registration) }, publish)
     }
 
     fn settle(self, published: Result<(), PublishError>) -> Result<AsyncResult<T>, SendError> {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::delays::{self, Due};
+use super::unique::Lock;
 use super::{Config, Lineage, Route, RouteRequest, SendError, Signature};
 use crate::amqp::Publish;
 use crate::protocol::canvas::JoinDefaults;
+use crate::protocol::delay;
 use crate::protocol::{
     self, CallOptions, Date, Embed, Expires, Map, Serializer, TaskBody, TaskHeaders, TaskMessage,
     TimeLimit, Value, repr,
@@ -26,6 +29,8 @@ pub(super) struct Surroundings<'a> {
     /// The priority of that task: for calls that have none of their own, and no route with one.
     pub(super) inherited_priority: Option<u8>,
     pub(super) now: Timestamp,
+    /// Whether calls for later go to the delay queues.
+    pub(super) delays: bool,
 }
 
 /// A call that is ready to be published.
@@ -34,6 +39,8 @@ pub(super) struct Composed {
     pub(super) task: Cow<'static, str>,
     pub(super) task_id: Arc<str>,
     pub(super) wants_result: bool,
+    /// What is to be claimed before it is published.
+    pub(super) lock: Option<Lock>,
     pub(super) publish: Publish,
 }
 
@@ -42,12 +49,19 @@ pub(super) struct Composed {
 pub(crate) struct Composer<'a> {
     config: &'a Config,
     origin: &'a str,
+    delays: bool,
 }
 
 impl<'a> Composer<'a> {
     /// For calls that are sent by `origin`, `gen<pid>@<host>`.
     pub(crate) fn new(config: &'a Config, origin: &'a str) -> Self {
-        Self { config, origin }
+        Self { config, origin, delays: false }
+    }
+
+    /// Addresses calls for later to the delay queues, for who makes sure that they exist; without
+    /// this they go to their queue, whose worker hands them on.
+    pub(super) fn with_delays(self) -> Self {
+        Self { delays: true, ..self }
     }
 
     /// The settings.
@@ -90,6 +104,7 @@ impl<'a> Composer<'a> {
             lineage: None,
             inherited_priority,
             now: Timestamp::now(),
+            delays: self.delays,
         };
         compose(call, around).map(|composed| composed.publish)
     }
@@ -110,10 +125,12 @@ pub(super) fn compose<T, In>(
     signature: Signature<T, In>,
     around: Surroundings<'_>,
 ) -> Result<Composed, SendError> {
-    let Signature { task, args, kwargs, mut options, error, .. } = signature;
+    let Signature { task, args, kwargs, mut options, unique, error, .. } = signature;
     if let Some(source) = error {
         return Err(SendError::Arguments { task: task.into_owned(), source });
     }
+    let lock = unique.map(|unique| unique.lock(&task, &args, &kwargs)).transpose();
+    let lock = lock.map_err(|reason| SendError::Option { task: task.to_string(), reason })?;
     let task_id: Arc<str> = match options.task_id.take() {
         Some(id) => id.into(),
         None => match around.lineage {
@@ -128,11 +145,21 @@ pub(super) fn compose<T, In>(
         &kwargs,
     ));
     let (exchange, routing_key) = address(&mut options, route.as_ref(), around.config);
-    let message = message(&task, &task_id, args, kwargs, options, route.as_ref(), around)?
+    let dates = Dates::of(&task, &options, around.now)?;
+    let to_queue = exchange.is_empty();
+    let may_wait = around.delays && to_queue && delay::can_wait_for(&routing_key);
+    let wait = if may_wait { dates.due().wait(around.now) } else { None };
+    let expires_there = to_queue && wait.is_none() && around.config.dead_letters(&routing_key);
+    let expiration_ms = dates.expiration_ms(around.now).filter(|_| expires_there);
+    let call = message(&task, &task_id, args, kwargs, (options, dates), route.as_ref(), around);
+    let message = TaskMessage { expiration_ms, ..call }
         .into_message()
         .map_err(|source| SendError::Encode { task: task.to_string(), source })?;
-    let publish = Publish::new(exchange, routing_key, message);
-    Ok(Composed { task, task_id, wants_result, publish })
+    let publish = match wait {
+        Some(seconds) => delays::or_straight(delays::delayed(seconds, &routing_key, message)),
+        None => Publish::new(exchange, routing_key, message),
+    };
+    Ok(Composed { task, task_id, wants_result, lock, publish })
 }
 
 /// `celery.map` and `celery.starmap` go where the task goes that they call.
@@ -170,13 +197,12 @@ fn message(
     task_id: &Arc<str>,
     args: Vec<Value>,
     kwargs: Map,
-    options: CallOptions,
+    (options, dates): (CallOptions, Dates),
     route: Option<&Route>,
     around: Surroundings<'_>,
-) -> Result<TaskMessage, SendError> {
+) -> TaskMessage {
     let config = around.config;
     let ignore_result = options.ignore_result.unwrap_or(config.task_ignore_result);
-    let dates = Dates::of(task, &options, around.now)?;
     let priority = options
         .priority
         .or_else(|| route.and_then(|route| route.priority))
@@ -189,8 +215,8 @@ fn message(
         task: task.to_owned(),
         id: task_id.to_string(),
         shadow: options.shadow,
-        eta: dates.eta,
-        expires: dates.expires,
+        eta: dates.eta.map(Date::from),
+        expires: dates.expires.map(Date::from),
         group: options.group_id,
         group_index: options.group_index,
         retries: options.retries.unwrap_or(0),
@@ -222,7 +248,7 @@ fn message(
         chord: options.chord,
         ..Embed::default()
     };
-    Ok(TaskMessage {
+    TaskMessage {
         headers,
         body: TaskBody { args, kwargs, embed },
         serializer: options.serializer.unwrap_or(config.task_serializer),
@@ -230,9 +256,9 @@ fn message(
         priority: Some(priority.unwrap_or(0)),
         reply_to: if ignore_result { None } else { reply_to },
         correlation_id: Some(task_id.to_string()),
-        expiration_ms: dates.expiration_ms,
+        expiration_ms: None,
         persistent: true,
-    })
+    }
 }
 
 fn some_if_any<T>(items: Vec<T>) -> Option<Vec<T>> {
@@ -240,11 +266,10 @@ fn some_if_any<T>(items: Vec<T>) -> Option<Vec<T>> {
 }
 
 /// The points in time of a call.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Dates {
-    eta: Option<Date>,
-    expires: Option<Date>,
-    expiration_ms: Option<u64>,
+    eta: Option<Timestamp>,
+    expires: Option<Timestamp>,
 }
 
 impl Dates {
@@ -268,9 +293,82 @@ impl Dates {
             Some(Expires::At(at)) => Some(at),
             Some(Expires::In(delay)) => Some(after(delay, "expires")?),
         };
-        // A date in the past expires at once: Celery sends "0".
-        let expiration_ms =
-            expires.map(|at| u64::try_from(at.duration_since(now).as_millis()).unwrap_or(0));
-        Ok(Self { eta: eta.map(Date::from), expires: expires.map(Date::from), expiration_ms })
+        Ok(Self { eta, expires })
+    }
+
+    /// The time until the broker drops the message. A date in the past expires at once: Celery
+    /// sends "0".
+    fn expiration_ms(self, now: Timestamp) -> Option<u64> {
+        let left = self.expires?.duration_since(now).as_millis();
+        Some(u64::try_from(left).unwrap_or(0))
+    }
+
+    fn due(self) -> Due {
+        Due { eta: self.eta, expires: self.expires }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::client::config::QueueSetting;
+    use crate::protocol::Message;
+
+    fn composed(change: impl FnOnce(Signature<()>) -> Signature<()>, delays: bool) -> Publish {
+        let task_queues = vec![QueueSetting::named("known")];
+        let config = Config { task_queues, ..Config::default() };
+        let around = Surroundings {
+            config: &config,
+            origin: "gen1@host",
+            reply_to: None,
+            lineage: None,
+            inherited_priority: None,
+            now: Timestamp::from_second(1_900_000_000).unwrap(),
+            delays,
+        };
+        compose(change(Signature::new("t")), around).unwrap().publish
+    }
+
+    fn address(publish: &Publish) -> (&str, &str) {
+        (&publish.exchange, delay::strip(&publish.routing_key))
+    }
+
+    fn expiration(message: &Message) -> Option<&str> {
+        message.properties.expiration.as_deref()
+    }
+
+    #[test]
+    fn a_call_for_later_goes_to_the_delay_queues_and_one_for_soon_does_not() {
+        let later = |call: Signature<()>| call.countdown(Duration::from_millis(9900));
+        let publish = composed(later, true);
+        assert_eq!(address(&publish), ("celery_delayed_3", "celeriac"));
+        assert_eq!(publish.routing_key, delay::routing_key(9, "celeriac"));
+        assert_eq!(publish.message.header("eta"), Some(&"2030-03-17T17:46:49.900000+00:00".into()));
+        assert_eq!(address(&composed(later, false)), ("", "celeriac"));
+        let soon = composed(|call| call.countdown(Duration::from_secs(2)), true);
+        assert_eq!(address(&soon), ("", "celeriac"));
+        assert!(soon.message.header("eta").is_some(), "the worker holds it");
+        let own = composed(|call| later(call).exchange("own").routing_key("k"), true);
+        assert_eq!(address(&own), ("own", "k"));
+        let odd = composed(|call| later(call).queue("a.#"), true);
+        assert_eq!(address(&odd), ("", "a.#"));
+    }
+
+    #[test]
+    fn only_a_queue_that_tells_of_what_it_drops_is_asked_to_drop_what_expires() {
+        let expires = |call: Signature<()>| call.expires(Expires::In(Duration::from_secs(60)));
+        let set = |change: fn(Signature<()>) -> Signature<()>| {
+            let publish = composed(|call| change(expires(call)), true);
+            assert!(publish.message.header("expires").is_some());
+            expiration(&publish.message).map(str::to_owned)
+        };
+        assert_eq!(set(|call| call).as_deref(), Some("60000"));
+        assert_eq!(set(|call| call.queue("known")).as_deref(), Some("60000"));
+        assert_eq!(set(|call| call.queue("celery")), None, "a classic queue");
+        assert_eq!(set(|call| call.queue("unknown")), None);
+        assert_eq!(set(|call| call.exchange("own")), None);
+        assert_eq!(set(|call| call.countdown(Duration::from_secs(30))), None);
     }
 }

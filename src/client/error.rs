@@ -61,6 +61,22 @@ pub enum SendError {
         /// What became of the message.
         source: Box<PublishError>,
     },
+    /// A call that is to be unique was not sent: the same one was sent a short time ago.
+    #[error("{task} was not sent: {} was sent within the time in which it is unique", first(id))]
+    Duplicate {
+        /// Name of the task.
+        task: String,
+        /// Id of the call that was sent first, if the broker has told it.
+        id: Option<String>,
+    },
+    /// It could not be found out whether a call is unique.
+    #[error("failed to find out whether the call of {task} is unique")]
+    Unique {
+        /// Name of the task.
+        task: String,
+        /// What the broker says.
+        source: Arc<amqp::Error>,
+    },
     /// The reply queue could not be opened.
     #[error("failed to open the reply queue")]
     ReplyQueue(#[source] Arc<amqp::Error>),
@@ -91,6 +107,10 @@ impl SendError {
     pub fn is_unroutable(&self) -> bool {
         matches!(self, Self::Publish { source, .. } if source.is_returned())
     }
+}
+
+fn first(id: &Option<String>) -> String {
+    id.as_ref().map_or_else(|| "the same call".to_owned(), |id| format!("the same call, {id},"))
 }
 
 /// What to do about it, where that is not obvious.

@@ -50,9 +50,28 @@ impl Trail {
     /// The id of a call: the same for the same call in every run after the same retries, whatever
     /// the order in which calls are made; another one for each repetition of it.
     pub(crate) fn id(&self, task: &str, args: &[Value], kwargs: &Map) -> String {
+        self.id_of(task, args.to_vec(), kwargs.clone()).0
+    }
+
+    /// The same for large arguments, which come back as they were.
+    pub(crate) fn id_of(
+        &self,
+        task: &str,
+        args: Vec<Value>,
+        kwargs: Map,
+    ) -> (String, Vec<Value>, Map) {
+        let whole = Value::Array(vec![task.into(), args.into(), kwargs.into()]);
+        let id = self.id_of_call(task, &whole);
+        let Value::Array(mut items) = whole else { return (id, Vec::new(), Map::new()) };
+        match (items.pop(), items.pop()) {
+            (Some(Value::Map(kwargs)), Some(Value::Array(args))) => (id, args, kwargs),
+            _ => (id, Vec::new(), Map::new()),
+        }
+    }
+
+    fn id_of_call(&self, task: &str, whole: &Value) -> String {
         let mut call = Vec::with_capacity(64);
-        let whole = Value::Array(vec![task.into(), args.to_vec().into(), kwargs.clone().into()]);
-        if msgpack::encode(&whole, &mut call).is_err() {
+        if msgpack::encode(whole, &mut call).is_err() {
             // What MessagePack has no form for is told apart by its order alone.
             call = task.as_bytes().to_vec();
         }

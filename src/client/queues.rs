@@ -15,6 +15,17 @@ impl Config {
         layout::task_queue(name, kind, setting.and_then(|setting| setting.max_priority))
     }
 
+    /// Whether what the broker drops from the queue `name` is dead-lettered, and so not lost: true
+    /// for quorum queues that this program declares itself.
+    pub(crate) fn dead_letters(&self, name: &str) -> bool {
+        let is_known = || {
+            name == self.task_default_queue
+                || self.task_queues.iter().any(|setting| setting.name == name)
+                || self.task_routes.queues().any(|queue| queue == name)
+        };
+        self.queue(name).kind == QueueKind::Quorum && is_known()
+    }
+
     /// The queues that the settings name: the default queue, those of `task_queues`, and those
     /// that routes lead to.
     pub(crate) fn known_queues(&self) -> Vec<QueueSpec> {

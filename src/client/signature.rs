@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::canvas::{Complete, Fits, Immutable, Ready, Step, Takes, WorkflowError};
+use super::unique::Unique;
 use super::{Client, SendError};
 use crate::protocol::{
     self, CallOptions, Compression, Expires, Map, Serializer, Value, ValueError, to_value,
@@ -45,6 +46,8 @@ pub struct Signature<Out = Value, In = Complete> {
     pub(crate) kwargs: Map,
     pub(crate) options: CallOptions,
     pub(crate) immutable: bool,
+    /// Whether, and for how long, it is to be the only one of its kind.
+    pub(crate) unique: Option<Unique>,
     /// The first argument that could not be serialized.
     pub(crate) error: Option<ValueError>,
     types: PhantomData<fn(In) -> Out>,
@@ -59,6 +62,7 @@ impl<Out> Signature<Out> {
             kwargs: Map::new(),
             options: CallOptions::default(),
             immutable: false,
+            unique: None,
             error: None,
             types: PhantomData,
         }
@@ -113,14 +117,14 @@ impl<Out> Signature<Out, Takes<Value>> {
 impl<Out, In> Signature<Out, In> {
     /// The same call with another type of beginning.
     pub(super) fn beginning<To>(self) -> Signature<Out, To> {
-        let Self { task, args, kwargs, options, immutable, error, .. } = self;
-        Signature { task, args, kwargs, options, immutable, error, types: PhantomData }
+        let Self { task, args, kwargs, options, immutable, unique, error, .. } = self;
+        Signature { task, args, kwargs, options, immutable, unique, error, types: PhantomData }
     }
 
     /// The same call with its result read as another type.
     pub fn typed<To>(self) -> Signature<To, In> {
-        let Self { task, args, kwargs, options, immutable, error, .. } = self;
-        Signature { task, args, kwargs, options, immutable, error, types: PhantomData }
+        let Self { task, args, kwargs, options, immutable, unique, error, .. } = self;
+        Signature { task, args, kwargs, options, immutable, unique, error, types: PhantomData }
     }
 
     /// Name of the task.
@@ -304,6 +308,56 @@ impl<Out, In> Signature<Out, In> {
         self
     }
 
+    /// Sends the call only if no other one of this task with the same arguments was sent within
+    /// this time before; else the send ends as [`SendError::Duplicate`] with the first one's id.
+    ///
+    /// The broker alone keeps this, so it holds among all programs, and survives their crashes and
+    /// restarts of the broker, after which the time begins anew. When the task ends does not
+    /// matter. A program that dies between the lock and the task leaves the lock for its time; a
+    /// second send with the same [`task_id`](Self::task_id) passes it. Arguments are compared as
+    /// they are written: by position and by name are two different calls.
+    ///
+    /// For calls that are sent by themselves; a step of a workflow cannot be unique. At most 49
+    /// days.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use celeriac::Signature;
+    ///
+    /// let call = Signature::<()>::new("proj.report").arg(2030).unique(Duration::from_secs(600));
+    /// # let _ = call;
+    /// ```
+    pub fn unique(mut self, window: Duration) -> Self {
+        let unique = self.unique.get_or_insert_default();
+        unique.window = Some(window);
+        unique.by_task = false;
+        self
+    }
+
+    /// Takes calls of this task with the same key for the same, whatever their arguments; together
+    /// with [`unique`](Self::unique).
+    pub fn unique_key(mut self, key: impl Into<String>) -> Self {
+        let unique = self.unique.get_or_insert_default();
+        unique.key = Some(key.into());
+        unique.by_task = false;
+        self
+    }
+
+    /// Lets a call that is not sent because of [`unique`](Self::unique) stand for the first one:
+    /// the send gives a result with that one's id. Its value comes to whoever sent the first one;
+    /// to wait for it here as well, that must be the same client.
+    pub fn or_first(mut self) -> Self {
+        self.unique.get_or_insert_default().joins_first = true;
+        self
+    }
+
+    /// As the task's definition says.
+    pub(crate) fn unique_by_task(mut self, window: Duration) -> Self {
+        let unique = Unique { window: Some(window), by_task: true, ..Unique::default() };
+        self.unique = Some(unique);
+        self
+    }
+
     /// Sends the call; the same as [`Client::send`].
     ///
     /// # Errors
@@ -318,10 +372,14 @@ impl<Out, In> Signature<Out, In> {
     /// The call as other messages carry it.
     ///
     /// # Errors
-    /// The first argument that could not be serialized.
+    /// The first argument that could not be serialized; or the call is unique.
     pub fn into_data(self) -> Result<protocol::Signature, ValueError> {
         if let Some(error) = self.error {
             return Err(error);
+        }
+        if self.unique.is_some_and(|unique| !unique.by_task) {
+            let problem = "a unique call cannot be part of another one: send it by itself";
+            return Err(ValueError::new(problem));
         }
         Ok(protocol::Signature {
             task: self.task.into_owned(),
@@ -361,6 +419,7 @@ impl<Out, In> Clone for Signature<Out, In> {
             kwargs: self.kwargs.clone(),
             options: self.options.clone(),
             immutable: self.immutable,
+            unique: self.unique.clone(),
             error: self.error.clone(),
             types: PhantomData,
         }

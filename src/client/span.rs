@@ -116,6 +116,7 @@ mod tests {
             task: "mail.send".into(),
             task_id: "7".into(),
             wants_result: false,
+            lock: None,
             publish: Publish::new(exchange, "mail", message),
         }
     }

@@ -296,7 +296,7 @@ pub(super) fn seconds_value(seconds: Option<f64>) -> Value {
 }
 
 /// Dead-lettering and redelivery leave their traces in headers; they belong to one delivery only.
-fn is_added_by_the_broker(key: &str) -> bool {
+pub(crate) fn is_added_by_the_broker(key: &str) -> bool {
     key == "x-death"
         || key == "x-delivery-count"
         || key == "x-acquired-count"

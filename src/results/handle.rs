@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::inbox::Registration;
 use super::slot::Known;
-use super::{AnyResult, ResultError, TaskFailure};
+use super::{AnyResult, ResultError, RevokeError, TaskFailure};
 use crate::protocol::{Exception, ResultMeta, TaskState, Value, from_value};
 
 /// The result of a task that was sent, now or later.
@@ -77,6 +77,27 @@ impl<T> AsyncResult<T> {
     /// Drops interest in the result; what still arrives is discarded.
     pub fn forget(self) {
         drop(self);
+    }
+
+    /// Revokes the task: it is not run any more if it has not started, and its result is
+    /// `REVOKED`. With `terminate` it is ended even if it runs: an async task at its next await,
+    /// one in a process of its own at once.
+    ///
+    /// Returns when the broker has it, for workers that start later, too. A task that has ended
+    /// already keeps its result.
+    ///
+    /// # Errors
+    /// [`RevokeError::Ignored`] for a call without a result, [`RevokeError::Closed`] when its
+    /// client is gone, [`RevokeError::Failed`] when the broker does not take it.
+    pub async fn revoke(&self, terminate: bool) -> Result<(), RevokeError> {
+        let task_id = || self.task_id.to_string();
+        let Some(registration) = &self.registration else {
+            return Err(RevokeError::Ignored { task_id: task_id() });
+        };
+        match registration.revoker() {
+            Some(revoker) => revoker.revoke(&self.task_id, terminate).await,
+            None => Err(RevokeError::Closed { task_id: task_id() }),
+        }
     }
 
     /// The same task with its value read as another type.

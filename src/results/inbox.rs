@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
+use super::revoke::Revokes;
 use super::slot::Slot;
 use crate::amqp::layout;
 use crate::amqp::{
@@ -26,6 +27,8 @@ pub(crate) struct InboxOptions {
     pub(crate) expires: Duration,
     /// Bounds for decoding results.
     pub(crate) limits: Limits,
+    /// How results revoke their tasks.
+    pub(crate) revoker: Option<Arc<dyn Revokes>>,
 }
 
 /// The reply queue with the registry of who waits.
@@ -39,12 +42,15 @@ pub(crate) struct Inbox {
 
 /// Keeps the reply queue being read; ends with the inbox and the last registration.
 #[derive(Debug)]
-struct Reading(ConsumerHandle);
+struct Reading {
+    handle: ConsumerHandle,
+    revoker: Option<Arc<dyn Revokes>>,
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
         // The reader holds the deliveries, and would keep the connection for ever.
-        self.0.stop();
+        self.handle.stop();
     }
 }
 
@@ -73,7 +79,8 @@ impl Inbox {
             last: None,
         };
         tokio::spawn(read(deliveries, Arc::clone(&waiting), options.limits, repairs));
-        Ok(Self { queue, waiting, connection, reading: Arc::new(Reading(handle)) })
+        let reading = Arc::new(Reading { handle, revoker: options.revoker });
+        Ok(Self { queue, waiting, connection, reading })
     }
 
     /// The `reply_to` of this client's calls.
@@ -88,7 +95,7 @@ impl Inbox {
 
     /// Stops reading and deletes the reply queue: no result can come any more.
     pub(crate) async fn close(&self) {
-        self.reading.0.close().await;
+        self.reading.handle.close().await;
         if let Err(error) = self.connection.delete_queue(&self.queue).await {
             debug!(queue = self.queue, %error, "reply queue is left to expire");
         }
@@ -114,7 +121,7 @@ impl Waiting {
             task_id: Arc::clone(task_id),
             slot: Some(slot),
             waiting: Arc::downgrade(self),
-            _reading: reading,
+            reading,
         })
     }
 
@@ -148,10 +155,15 @@ pub(crate) struct Registration {
     slot: Option<Arc<Slot>>,
     waiting: Weak<Waiting>,
     /// `None` only in tests.
-    _reading: Option<Arc<Reading>>,
+    reading: Option<Arc<Reading>>,
 }
 
 impl Registration {
+    /// How the task is revoked.
+    pub(super) fn revoker(&self) -> Option<&Arc<dyn Revokes>> {
+        self.reading.as_ref()?.revoker.as_ref()
+    }
+
     pub(super) fn slot(&self) -> &Slot {
         self.slot.as_ref().expect("the slot is taken only by drop")
     }

@@ -16,6 +16,7 @@ mod handle;
 mod inbox;
 pub(crate) mod join;
 pub(crate) mod reply;
+mod revoke;
 mod slot;
 
 pub use any::AnyResult;
@@ -23,3 +24,5 @@ pub use error::{ResultError, TaskFailure};
 pub use group::{GroupProgress, GroupResult};
 pub use handle::{AsyncResult, Updates};
 pub(crate) use inbox::{Inbox, InboxOptions};
+pub use revoke::RevokeError;
+pub(crate) use revoke::Revokes;

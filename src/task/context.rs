@@ -4,7 +4,8 @@
 //! implements, and calls of other tasks through the client.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,10 +14,13 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::{Registry, State, StateMap, TaskDef, TaskError, TaskResult};
+use super::{
+    Registry, Retry, SoftTimeLimitExceeded, State, StateMap, TaskDef, TaskError, TaskResult,
+};
 use crate::client::canvas::{Ready, Step, WorkflowError};
 use crate::client::{Client, Lineage, Trail};
 use crate::protocol::canvas::Canvas;
+use crate::protocol::join::Link;
 use crate::protocol::{Map, Serializer, Signature, Value, ValueError, to_value};
 
 /// Facts about one call, as its message and its delivery tell them.
@@ -109,7 +113,12 @@ pub struct Environment {
     pub registry: Option<Arc<Registry>>,
     /// Runs the updates of blocking tasks; without one, each of them gets a runtime of its own.
     pub runtime: Option<Handle>,
+    /// Makes a client when one is first asked for, where `client` is none.
+    pub connect: Option<Connect>,
 }
+
+/// Gives a client, or none if the broker cannot be reached. May block for as long as that takes.
+pub type Connect = Box<dyn Fn() -> Option<Client> + Send + Sync>;
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,9 +179,20 @@ struct Inner {
     environment: Arc<Environment>,
     /// What the call has called; made by the first call.
     trail: OnceLock<Arc<Trail>>,
-    /// Shared, because a token's own clones take a lock.
+    /// What the call has added to the chord that it is a part of.
+    added: Mutex<Vec<Signature>>,
+    /// Of all calls. Shared, because a token's own clones take a lock.
     cancelled: Arc<CancellationToken>,
+    /// Of this call; made when somebody wants to see it.
+    own: OnceLock<CancellationToken>,
+    /// Why this call is asked to end: nothing, or some of these.
+    asked: AtomicU8,
 }
+
+/// This call is asked to end.
+const ASKED: u8 = 1;
+/// Its soft time limit has passed.
+const OUT_OF_TIME: u8 = 2;
 
 impl Context {
     /// The context of one call.
@@ -181,7 +201,15 @@ impl Context {
         environment: Arc<Environment>,
         cancelled: Arc<CancellationToken>,
     ) -> Self {
-        Self(Arc::new(Inner { request, environment, trail: OnceLock::new(), cancelled }))
+        Self(Arc::new(Inner {
+            request,
+            environment,
+            trail: OnceLock::new(),
+            added: Mutex::default(),
+            cancelled,
+            own: OnceLock::new(),
+            asked: AtomicU8::new(0),
+        }))
     }
 
     /// A context to call a task's function with in a test: updates go nowhere.
@@ -207,17 +235,71 @@ impl Context {
 
     /// Whether the task is asked to end: it was revoked, is out of time, or the worker stops.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
+        let token = self.0.own.get().unwrap_or(&self.0.cancelled);
+        self.0.asked.load(Ordering::Acquire) != 0 || token.is_cancelled()
     }
 
     /// Completes when the task is asked to end.
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
-        self.0.cancelled.cancelled()
+        self.cancellation().cancelled()
     }
 
     /// The token behind [`cancelled`](Self::cancelled), to hand to work that the task starts.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.0.cancelled
+        let token = self.0.own.get_or_init(|| self.0.cancelled.child_token());
+        // Whoever asked may have found no token yet.
+        if self.0.asked.load(Ordering::SeqCst) != 0 {
+            token.cancel();
+        }
+        token
+    }
+
+    /// Completes when the soft time limit of this call has passed. The task may then clean up, and
+    /// return what it has, or this as its error; it has until its hard limit, if there is one.
+    ///
+    /// ```
+    /// use celeriac::{Context, TaskResult, task};
+    ///
+    /// #[task(soft_time_limit = "25s", time_limit = "30s")]
+    /// async fn crawl(cx: Context, pages: Vec<String>) -> TaskResult<usize> {
+    ///     for (done, page) in pages.iter().enumerate() {
+    ///         tokio::select! {
+    ///             _ = fetch(page) => {}
+    ///             _ = cx.soft_time_limit_exceeded() => return Ok(done),
+    ///         }
+    ///     }
+    ///     Ok(pages.len())
+    /// }
+    /// # async fn fetch(_: &str) {}
+    /// # let _ = crawl::NAME;
+    /// ```
+    pub async fn soft_time_limit_exceeded(&self) -> SoftTimeLimitExceeded {
+        self.cancelled().await;
+        match self.check_soft_time_limit() {
+            Err(exceeded) => exceeded,
+            // It is asked to end for another reason.
+            Ok(()) => std::future::pending().await,
+        }
+    }
+
+    /// For tasks that do not await: `cx.check_soft_time_limit()?` in a loop ends them in time.
+    ///
+    /// # Errors
+    /// When the soft time limit of this call has passed.
+    pub fn check_soft_time_limit(&self) -> Result<(), SoftTimeLimitExceeded> {
+        match self.0.asked.load(Ordering::Acquire) & OUT_OF_TIME {
+            0 => Ok(()),
+            _ => Err(SoftTimeLimitExceeded),
+        }
+    }
+
+    /// Asks this call to end; `out_of_time` if its soft time limit has passed.
+    pub(crate) fn ask_to_end(&self, out_of_time: bool) {
+        let why = if out_of_time { ASKED | OUT_OF_TIME } else { ASKED };
+        self.0.asked.fetch_or(why, Ordering::SeqCst);
+        if let Some(token) = self.0.own.get() {
+            token.cancel();
+        }
     }
 
     /// Publishes a state of the task's own, with metadata that callers read as its result.
@@ -261,11 +343,16 @@ impl Context {
     /// Their ids are derived from this one's, from their task and their arguments: if this call is
     /// delivered again and makes the same calls again, they have the same ids again.
     ///
+    /// In a task with `isolate = process` the first call makes a connection of the child's own and
+    /// blocks until it is there.
+    ///
     /// # Panics
-    /// In a context that was made without a client, which workers never do.
+    /// In a context that was made without a client, which workers never do; and in an isolated
+    /// task, if the broker cannot be reached.
     pub fn client(&self) -> Client {
         let Inner { request, environment, trail, .. } = &*self.0;
-        let client = environment.client.as_ref();
+        let client = environment.client.clone();
+        let client = client.or_else(|| environment.connect.as_ref().and_then(|connect| connect()));
         // A retry is another run, whose calls are others.
         let trail = trail.get_or_init(|| Arc::new(Trail::new(&request.id, request.retries)));
         client.expect("this context has no client: workers give one, tests may").on_behalf_of(
@@ -281,6 +368,16 @@ impl Context {
     /// Takes the references of the results of what the call has called.
     pub(crate) fn take_children(&self) -> Vec<Value> {
         self.0.trail.get().map_or_else(Vec::new, |trail| trail.take())
+    }
+
+    /// Adds such references, where another process has made the calls.
+    pub(crate) fn add_children(&self, references: Vec<Value>) {
+        if references.is_empty() {
+            return;
+        }
+        let Inner { request, trail, .. } = &*self.0;
+        let trail = trail.get_or_init(|| Arc::new(Trail::new(&request.id, request.retries)));
+        references.into_iter().for_each(|reference| trail.add(reference));
     }
 
     /// Ends this call in favour of another one, which may be a whole workflow.
@@ -308,6 +405,68 @@ impl Context {
     /// arguments of the replacement cannot be serialized.
     pub fn replace<T>(&self, by: impl Replacement<T>) -> TaskResult<T> {
         Err(by.into_replacement().map_or_else(TaskError::permanent, TaskError::replace))
+    }
+
+    /// Adds a part to the chord that this call is a part of: a signature, or a whole workflow.
+    ///
+    /// The chord waits for it, too. Its result comes behind those of the header in the list that
+    /// the body gets; what several parts have added is in the order of the parts, and what one has
+    /// added in the order of its calls. A part that was added may add further ones.
+    ///
+    /// The parts are sent when this call has succeeded. If it fails, is retried or replaces itself,
+    /// nothing is added. Should it run twice, the parts of one of its runs count, and those of the
+    /// other do not, or have the same ids.
+    ///
+    /// ```
+    /// use celeriac::{Context, Signature, TaskResult, task};
+    ///
+    /// #[task]
+    /// async fn size_of(cx: Context, entries: Vec<String>) -> TaskResult<usize> {
+    ///     for folder in entries.iter().filter(|entry| entry.ends_with('/')) {
+    ///         cx.add_to_chord(Signature::<usize>::new("tree.size_of_folder").arg(folder))?;
+    ///     }
+    ///     Ok(entries.len())
+    /// }
+    /// # let _ = size_of::NAME;
+    /// ```
+    ///
+    /// # Errors
+    /// When this call is no part of a chord, or a step of a chain that is one and not its last;
+    /// when the workflow cannot be built; beyond 65,535 parts, or eight parts that have added one
+    /// another.
+    pub fn add_to_chord<S: Step<In: Ready>>(&self, part: S) -> Result<(), TaskError> {
+        let refused = |text: &str| Err(TaskError::permanent(text.to_owned()));
+        let link = self.0.request.headers.get(Link::HEADER).map(Link::from_value);
+        let Some(Ok(link)) = link else {
+            return refused("only a part of a chord can add to it, and this call is none");
+        };
+        if !link.is_final {
+            return refused("only the last step of a chain adds to the chord that it is a part of");
+        }
+        let part = part.into_canvas().map_err(TaskError::permanent)?.into_signature();
+        let mut added = self.0.added.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = u32::try_from(added.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if link.index.added(next).is_none() {
+            return refused("a part adds at most 65,535 others, eight levels deep");
+        }
+        added.push(part);
+        Ok(())
+    }
+
+    /// Takes what the call has added to its chord.
+    pub(crate) fn take_added(&self) -> Vec<Signature> {
+        std::mem::take(&mut *self.0.added.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds parts that were added in another process. What is no signature was not added by one.
+    pub(crate) fn put_added(&self, parts: Vec<Value>) {
+        let mut added = self.0.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.extend(parts.into_iter().filter_map(|part| Signature::from_value(part).ok()));
+    }
+
+    /// Asks for another run of this call; return what it gives as an error. See [`Retry`].
+    pub fn retry(&self) -> Retry {
+        Retry::default()
     }
 
     /// The task of this name, if this worker has it.

@@ -4,11 +4,12 @@
 
 use std::any::TypeId;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Context, TaskResult};
+use super::{Context, ErrorClass, RateLimit, TaskResult};
 use crate::protocol::{Map, Serializer, Value};
 
 /// One task, as the registry keeps it.
@@ -53,20 +54,44 @@ pub struct TaskOptions {
     pub serializer: Option<Serializer>,
     /// Whether nobody wants the result.
     pub ignore_result: Option<bool>,
+    /// For how long a call with the same arguments is not sent again; not for steps of workflows.
+    pub unique: Option<Duration>,
 
     // Used by the worker.
+    /// How many calls of the task run at once in the whole fleet.
+    pub global_concurrency: Option<NonZeroU32>,
     /// When the message is acknowledged.
     pub acks: Option<Acks>,
     /// Run time after which the task is ended by force.
     pub time_limit: Option<Duration>,
     /// Run time after which the task is asked to end.
     pub soft_time_limit: Option<Duration>,
-    /// How many times a retryable error runs the task again.
+    /// How many times a retryable error runs the task again. With this or another option about
+    /// retries it does by itself; the default is then 3.
     pub max_retries: Option<u32>,
-    /// Time before the first of them.
+    /// Time before each of them; the default is 3 minutes, as in Celery.
     pub retry_delay: Option<Duration>,
+    /// Time before the first of them, doubled for each that follows.
+    pub retry_backoff: Option<Duration>,
+    /// The longest of these times; the default is 10 minutes.
+    pub retry_backoff_max: Option<Duration>,
+    /// Whether these times are random, between nothing and what they would be; the default is yes.
+    pub retry_jitter: Option<bool>,
+    /// The errors after which the task is run again; with none named, after all.
+    pub retry_for: &'static [ErrorClass],
+    /// The errors after which it is not.
+    pub dont_retry_for: &'static [ErrorClass],
     /// Whether the state STARTED is published.
     pub track_started: Option<bool>,
+    /// Whether it runs apart from the worker.
+    pub isolate: Option<Isolate>,
+    /// Whether the message is delivered again when the process that ran an isolated task went
+    /// away; otherwise the task has failed. The delivery limit of the queue bounds it.
+    pub reject_on_worker_lost: Option<bool>,
+    /// How often the task may start in one worker.
+    pub rate_limit: Option<RateLimit>,
+    /// What becomes of a running task whose message the broker has taken back.
+    pub on_connection_loss: Option<OnConnectionLoss>,
 }
 
 impl TaskOptions {
@@ -76,16 +101,37 @@ impl TaskOptions {
         priority: None,
         serializer: None,
         ignore_result: None,
+        unique: None,
+        global_concurrency: None,
         acks: None,
         time_limit: None,
         soft_time_limit: None,
         max_retries: None,
         retry_delay: None,
+        retry_backoff: None,
+        retry_backoff_max: None,
+        retry_jitter: None,
+        retry_for: &[],
+        dont_retry_for: &[],
         track_started: None,
+        isolate: None,
+        reject_on_worker_lost: None,
+        rate_limit: None,
+        on_connection_loss: None,
     };
 }
 
 impl TaskOptions {
+    /// Whether a retryable error runs the task again although it does not ask for that.
+    pub(crate) fn retries_by_itself(&self) -> bool {
+        let Self { max_retries, retry_delay, retry_backoff, retry_for, dont_retry_for, .. } = self;
+        max_retries.is_some()
+            || retry_delay.is_some()
+            || retry_backoff.is_some()
+            || !retry_for.is_empty()
+            || !dont_retry_for.is_empty()
+    }
+
     /// Adds to the options of a call what the sender decides and the call leaves open.
     pub(crate) fn complete(&self, call: &mut Map) {
         let mut set = |key: &'static str, value: Option<Value>| {
@@ -108,6 +154,13 @@ impl TaskOptions {
     }
 }
 
+/// What a task is kept apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolate {
+    /// It runs in a child process, which is killed when the task must end.
+    Process,
+}
+
 /// When a task's message is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acks {
@@ -115,6 +168,20 @@ pub enum Acks {
     Late,
     /// Before the task runs: it never runs twice, and is lost with its worker.
     Early,
+}
+
+/// What becomes of a task that acks late and runs while the connection of its message is lost.
+///
+/// The broker then delivers the message again, to this worker or to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConnectionLoss {
+    /// It goes on. If the message comes back to this worker, it is not run again: it waits for
+    /// the end of the one that runs, and is acked with it. The default.
+    Recognise,
+    /// It goes on, its result is published, and the message runs once more wherever it comes.
+    Finish,
+    /// It is stopped at its next await; a task that blocks its thread sees that it is cancelled.
+    Cancel,
 }
 
 /// A parameter that is read from the message.

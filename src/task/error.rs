@@ -8,6 +8,7 @@ use std::any::{Any, type_name};
 use std::error::Error;
 use std::fmt;
 
+use super::Retry;
 use crate::protocol::{Exception, Signature, Value};
 
 /// The result of a task's function; `TaskResult` alone is what a run hands to the worker.
@@ -43,8 +44,20 @@ pub struct TaskError {
     kind: TaskErrorKind,
     exception: Exception,
     traceback: Option<String>,
+    origin: Origin,
+}
+
+/// What an error was made of.
+#[derive(Debug, Default)]
+enum Origin {
+    #[default]
+    Nothing,
     /// Only with [`TaskErrorKind::Replace`].
-    replacement: Option<Box<Signature>>,
+    Replacement(Box<Signature>),
+    /// Only with [`TaskErrorKind::Retry`].
+    Retry(Box<Retry>),
+    /// To be recognised by its type. Boxed twice, so that results stay small.
+    Error(Box<BoxError>),
 }
 
 /// What is to become of a task that failed.
@@ -63,6 +76,8 @@ pub enum TaskErrorKind {
     Ignore,
     /// Another call takes the place of this one: its id, its caller, and all that was to follow.
     Replace,
+    /// The task asks to be run again, as its [`Retry`] says.
+    Retry,
 }
 
 impl TaskError {
@@ -98,7 +113,19 @@ impl TaskError {
     /// Ends the task in favour of another call; see [`Context::replace`](super::Context::replace).
     pub fn replace(by: Signature) -> Self {
         let exception = Exception::new("celery.exceptions", "Ignore", "Replaced by new task");
-        Self { replacement: Some(Box::new(by)), ..Self::bare(TaskErrorKind::Replace, exception) }
+        let origin = Origin::Replacement(Box::new(by));
+        Self { origin, ..Self::bare(TaskErrorKind::Replace, exception) }
+    }
+
+    /// Asks for a retry; see [`Retry`]. The same as [`Context::retry`](super::Context::retry).
+    pub fn retry() -> Retry {
+        Retry::default()
+    }
+
+    pub(super) fn asking(retry: Retry) -> Self {
+        let exception = Exception::new("celery.exceptions", "Retry", "Task can be retried");
+        let origin = Origin::Retry(Box::new(retry));
+        Self { origin, ..Self::bare(TaskErrorKind::Retry, exception) }
     }
 
     /// An exception that a Python caller can catch by its class: `python("ValueError",
@@ -121,7 +148,7 @@ impl TaskError {
     }
 
     fn bare(kind: TaskErrorKind, exception: Exception) -> Self {
-        Self { kind, exception, traceback: None, replacement: None }
+        Self { kind, exception, traceback: None, origin: Origin::Nothing }
     }
 
     /// The same error, with another verdict.
@@ -155,7 +182,33 @@ impl TaskError {
 
     /// Takes the call that takes this one's place, if the task has asked for one.
     pub(crate) fn take_replacement(&mut self) -> Option<Box<Signature>> {
-        self.replacement.take()
+        match std::mem::take(&mut self.origin) {
+            Origin::Replacement(by) => Some(by),
+            other => {
+                self.origin = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the retry that the task has asked for.
+    pub(crate) fn take_retry(&mut self) -> Option<Box<Retry>> {
+        match std::mem::take(&mut self.origin) {
+            Origin::Retry(retry) => Some(retry),
+            other => {
+                self.origin = other;
+                None
+            }
+        }
+    }
+
+    /// The error that it was made of, and what caused that.
+    pub(super) fn causes(&self) -> impl Iterator<Item = &(dyn Error + 'static)> {
+        let first = match &self.origin {
+            Origin::Error(error) => Some(&***error as &(dyn Error + 'static)),
+            _ => None,
+        };
+        std::iter::successors(first, |&error| error.source()).take(SOURCES_MAX)
     }
 
     /// Takes the error apart, for the result message.
@@ -167,7 +220,10 @@ impl TaskError {
     fn from_boxed(error: BoxError, path: &str) -> Self {
         match error.downcast::<Exception>() {
             Ok(exception) => Self::from_exception(*exception),
-            Err(error) => Self::from_error(&*error, path),
+            Err(error) => {
+                let this = Self::from_error(&*error, path);
+                Self { origin: Origin::Error(Box::new(error)), ..this }
+            }
         }
     }
 
@@ -193,7 +249,7 @@ impl TaskError {
 
 /// Module and class for the path of a Rust type: `shop::orders::Declined` is the class `Declined`
 /// of the module `shop.orders`. Types without a path of their own are plain `Exception`s.
-fn python_name(path: &str) -> (String, &str) {
+pub(super) fn python_name(path: &str) -> (String, &str) {
     let path = path.split_once('<').map_or(path, |(path, _)| path);
     let is_path = |path: &str| path.chars().all(|c| c.is_alphanumeric() || "_:".contains(c));
     match path.rsplit_once("::") {
@@ -214,7 +270,10 @@ impl<E: Error + Send + Sync + 'static> From<E> for TaskError {
     fn from(error: E) -> Self {
         match (&error as &dyn Any).downcast_ref::<Exception>() {
             Some(exception) => Self::from_exception(exception.clone()),
-            None => Self::from_error(&error, type_name::<E>()),
+            None => {
+                let this = Self::from_error(&error, type_name::<E>());
+                Self { origin: Origin::Error(Box::new(Box::new(error))), ..this }
+            }
         }
     }
 }

@@ -62,6 +62,9 @@ pub fn signature<Out>(def: &'static TaskDef) -> Signature<Out> {
     if let Some(ignore) = options.ignore_result {
         signature = signature.ignore_result(ignore);
     }
+    if let Some(window) = options.unique {
+        signature = signature.unique_by_task(window);
+    }
     if let Some(limit) = options.time_limit {
         signature = signature.time_limit(limit);
     }

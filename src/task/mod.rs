@@ -25,16 +25,24 @@ pub mod expansion;
 #[doc(hidden)]
 pub mod name;
 mod outcome;
+mod rate_limit;
 mod registry;
+pub(crate) mod retry;
 mod state;
+mod time_limit;
 
 pub use context::{
-    Context, DeliveryInfo, Environment, Replacement, Request, StateUpdates, UpdateError,
+    Connect, Context, DeliveryInfo, Environment, Replacement, Request, StateUpdates, UpdateError,
 };
 #[doc(hidden)]
 pub use definition::Submitted;
-pub use definition::{Acks, Invocation, Param, Run, StateType, TaskDef, TaskOptions};
+pub use definition::{
+    Acks, Invocation, Isolate, OnConnectionLoss, Param, Run, StateType, TaskDef, TaskOptions,
+};
 pub use error::{IntoTaskError, TaskError, TaskErrorKind, TaskResult};
 pub use outcome::Outcome;
+pub use rate_limit::{RateLimit, RateLimitError};
 pub use registry::{Registry, RegistryError};
+pub use retry::{ErrorClass, NewArguments, Retry};
 pub use state::{State, StateMap};
+pub use time_limit::SoftTimeLimitExceeded;

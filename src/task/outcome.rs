@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{TaskError, TaskErrorKind, TaskResult};
+use super::{NewArguments, TaskError, TaskErrorKind, TaskResult};
 use crate::protocol::{Exception, Signature, Value};
 
 /// The end of one call.
@@ -19,6 +19,8 @@ pub enum Outcome {
         error: TaskError,
         /// Time until the next try.
         after: Duration,
+        /// Its arguments, where they are not those of this one.
+        changed: Option<Box<NewArguments>>,
     },
     /// The function gave its message back.
     Reject {
@@ -144,9 +146,10 @@ impl From<TaskResult> for Outcome {
         }
         match error.kind() {
             // A replacement without a call is a mistake that only `with_kind` can make.
-            TaskErrorKind::Retryable | TaskErrorKind::Permanent | TaskErrorKind::Replace => {
-                Self::Failure(error)
-            }
+            TaskErrorKind::Retryable
+            | TaskErrorKind::Permanent
+            | TaskErrorKind::Replace
+            | TaskErrorKind::Retry => Self::Failure(error),
             TaskErrorKind::Reject { requeue } => {
                 let reason = error.exception().exc_message.first().and_then(Value::as_str);
                 Self::Reject { reason: reason.unwrap_or_default().to_owned(), requeue }

@@ -67,12 +67,22 @@ impl Registry {
         self.tasks.get(name).copied().or_else(|| builtin::find(name))
     }
 
+    /// The tasks that run in processes of their own.
+    pub(crate) fn isolated(&self) -> impl Iterator<Item = &'static TaskDef> {
+        self.tasks.values().copied().filter(|task| task.options.isolate.is_some())
+    }
+
     /// All names, sorted; like Celery's, without those that begin with `celery.`.
     pub fn names(&self) -> Vec<&'static str> {
         let shown = |name: &&str| !builtin::is_hidden(name);
         let mut names: Vec<_> = self.tasks.keys().copied().filter(shown).collect();
         names.sort_unstable();
         names
+    }
+
+    /// All tasks of the program, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static TaskDef> {
+        self.tasks.values().copied()
     }
 
     /// The number of tasks.

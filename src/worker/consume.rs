@@ -6,10 +6,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tracing::{debug, info};
 
+use super::control::Control;
 use super::executor::Executor;
 use super::join::Joining;
-use super::running::{Crew, Stopped};
-use super::{Error, intake, settle};
+use super::reaper::Reaper;
+use super::running::{Crew, Stopped, WorkerHandle};
+use super::{Error, comeback, intake, settle};
 use crate::amqp::{self, Connection, ConnectionState, ConsumerHandle, Deliveries, Delivery};
 
 /// Requests that wait to be settled; when it is full, tasks wait with their slot held, and so the
@@ -24,13 +26,16 @@ pub(super) struct Consuming {
     pub(super) handle: ConsumerHandle,
     /// `None` if this worker does not join.
     pub(super) joining: Option<Joining>,
+    pub(super) control: Control,
+    /// Looks after the broker's dead letters.
+    pub(super) reaper: Reaper,
     pub(super) crew: Arc<Crew>,
 }
 
 impl Consuming {
     /// Consumes until told to stop, or until the connection is lost for good.
     pub(super) async fn run(self) -> Result<Stopped, Error> {
-        let Self { connection, mut deliveries, handle, mut joining, crew } = self;
+        let Self { connection, mut deliveries, handle, mut joining, reaper, control, crew } = self;
         let cold = crew.stop.cold.clone();
         let (finished, settling) = mpsc::channel(FINISHED_MAX);
         let mut settling = tokio::spawn(settle::run(settling, Arc::clone(&crew)));
@@ -48,7 +53,7 @@ impl Consuming {
             () = cold.cancelled() => Stopped::Cold,
             error = given_up(crew.client.connection()) => {
                 // Nothing can be published any more, so every task would run and go back.
-                crew.stop.cold.cancel();
+                terminate(&crew);
                 settling.abort();
                 handle.close().await;
                 connection.close().await;
@@ -56,7 +61,7 @@ impl Consuming {
             }
             given_up = no_more_joining(joining.as_mut()) => {
                 // Chords would wait for this worker's share, and nobody would know.
-                crew.stop.cold.cancel();
+                terminate(&crew);
                 settling.abort();
                 handle.close().await;
                 connection.close().await;
@@ -64,6 +69,13 @@ impl Consuming {
                     Ok(error) => Err(Error::Lost(error)),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()),
                 };
+            }
+            unhealthy = crew.pulse.watch(&crew) => {
+                terminate(&crew);
+                settling.abort();
+                handle.close().await;
+                connection.close().await;
+                return Err(unhealthy);
             }
             settled = working => {
                 if let Err(failed) = settled {
@@ -81,7 +93,12 @@ impl Consuming {
             // The verdicts that were given before, above all those of tasks that ack early, must
             // not be lost with the connection.
             handle.close().await;
+            drop(reaper);
+        } else {
+            reaper.stop().await;
         }
+        // Last, so that a worker which finishes what runs can still be asked and told.
+        control.stop(stopped).await;
         connection.close().await;
         // The last parts that this worker has run may have completed chords. A cold stop leaves
         // that to the next joiner.
@@ -91,6 +108,11 @@ impl Consuming {
         crew.client.close().await;
         Ok(stopped)
     }
+}
+
+/// Ends all that runs beside the tasks as well.
+fn terminate(crew: &Crew) {
+    WorkerHandle(crew.stop.clone()).terminate();
 }
 
 /// Completes when the connection is lost for good.
@@ -148,8 +170,10 @@ async fn distribute(burst: &mut Vec<Delivery>, cancelled: bool, executor: &Execu
             delivery.token.requeue();
             continue;
         }
+        let limit = crew.client.config().worker_delivery_limit;
+        let came_back = comeback::judge(&delivery, limit);
         match intake::read(delivery, crew) {
-            Ok(job) => executor.submit(job),
+            Ok(job) => executor.submit(job, came_back).await,
             Err(refused) => executor.finish(*refused).await,
         }
     }

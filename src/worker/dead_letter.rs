@@ -3,6 +3,7 @@
 use tracing::error;
 
 use crate::amqp::{Publish, topology};
+use crate::protocol::dead::{self, Death};
 use crate::protocol::{Map, Message, Properties, Value};
 use crate::task::Request;
 
@@ -33,20 +34,16 @@ pub(super) fn park(
 ) -> Publish {
     let properties = &mut message.properties;
     let mut own: Map = properties.headers.take().unwrap_or_default();
-    // The broker refuses to route in circles what carries the trace of an earlier death.
-    for trace in
-        ["x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"]
-    {
-        own.remove(trace);
-    }
     let expiration = properties.expiration.take();
     let mut story = story(reason, request, &own, expiration);
+    // The broker refuses to route in circles what carries the trace of an earlier death.
+    dead::strip(&mut own);
     // The broker refuses the name of another user than the one who publishes.
     if let Some(user_id) = properties.user_id.take() {
-        story.insert("dead_user_id", user_id);
+        story.insert(dead::USER_ID, user_id);
     }
     properties.delivery_mode = Some(Properties::PERSISTENT);
-    let brief = Map::from_iter([("dead_reason", Value::from(reason.word))]);
+    let brief = Map::from_iter([(dead::REASON, Value::from(reason.word))]);
     let mut try_with = |own: &Map, added: &Map| {
         let mut headers = own.clone();
         added.iter().for_each(|(key, value)| headers.insert(key.to_owned(), value.clone()));
@@ -72,19 +69,23 @@ pub(super) fn park(
 /// The headers that tell why, where and when.
 fn story(reason: &Reason, request: &Request, own: &Map, expiration: Option<String>) -> Map {
     let source = &request.delivery_info;
-    let attempts = own.get("x-delivery-count").and_then(Value::as_i64);
-    let attempts = attempts.unwrap_or_else(|| source.redelivered.into()).saturating_add(1);
+    // One that died in the broker is here for the count of another queue.
+    let deliveries = match Death::last(own) {
+        Some(_) => own.get(dead::DELIVERIES).and_then(Value::as_i64),
+        None => dead::deliveries(own).and_then(|count| i64::try_from(count).ok()),
+    };
+    let attempts = deliveries.unwrap_or_else(|| source.redelivered.into()).saturating_add(1);
     let mut story = Map::new();
-    story.insert("dead_reason", reason.word);
-    story.insert("dead_error", shortened(&reason.error));
-    story.insert("dead_queue", source.queue.as_str());
-    story.insert("dead_exchange", source.exchange.as_str());
-    story.insert("dead_routing_key", source.routing_key.as_str());
-    story.insert("dead_worker", request.hostname.as_str());
-    story.insert("dead_attempts", attempts);
-    story.insert("dead_time", jiff::Timestamp::now().to_string());
+    story.insert(dead::REASON, reason.word);
+    story.insert(dead::ERROR, shortened(&reason.error));
+    story.insert(dead::QUEUE, source.queue.as_str());
+    story.insert(dead::EXCHANGE, source.exchange.as_str());
+    story.insert(dead::ROUTING_KEY, source.routing_key.as_str());
+    story.insert(dead::WORKER, request.hostname.as_str());
+    story.insert(dead::ATTEMPTS, attempts);
+    story.insert(dead::TIME, jiff::Timestamp::now().to_string());
     if let Some(expiration) = expiration {
-        story.insert("dead_expiration", expiration);
+        story.insert(dead::EXPIRATION, expiration);
     }
     story
 }

@@ -1,6 +1,7 @@
 //! Why a worker did not start, or stopped by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::amqp;
 use crate::client::ConnectError;
@@ -22,6 +23,9 @@ pub enum Error {
     /// The connection was lost and did not come back within the limits of the settings.
     #[error("lost the broker for good")]
     Lost(#[source] Arc<amqp::Error>),
+    /// The worker was not healthy for as long as `worker_recovery_limit` allows.
+    #[error("not recovered within {} s: no consumers, or no answers of the broker", .0.as_secs())]
+    Unhealthy(Duration),
     /// The settings contradict each other.
     #[error("invalid worker settings: {0}")]
     Settings(String),
@@ -30,6 +34,6 @@ pub enum Error {
 impl Error {
     /// Whether the broker could not be reached, as opposed to a fault of the program.
     pub fn is_connection(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Consume(_) | Self::Lost(_))
+        matches!(self, Self::Connect(_) | Self::Consume(_) | Self::Lost(_) | Self::Unhealthy(_))
     }
 }

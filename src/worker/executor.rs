@@ -1,32 +1,48 @@
 //! The executor: runs jobs in slots, and turns whatever a task does into an outcome.
 //!
 //! Async tasks run on the runtime, as many at once as there are slots; blocking tasks run on a
-//! bounded pool of threads. A panic is an outcome. Settles nothing.
+//! bounded pool of threads (see `attempt`). Settles nothing.
 
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::{Instrument, debug};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
 
+use super::active::{Call, Cancel};
 use super::admission::{Admission, admit};
+use super::attempt::{self, End, Terms};
+use super::delay;
 use super::errback::{self, Errback};
-use super::guard::{self, Guarded, Panicked};
+use super::guard::{self, Panicked};
 use super::intake::Job;
+#[cfg(unix)]
+use super::isolate;
 use super::journal;
+use super::limits::Limits;
+use super::permits::Permit;
+use super::rate::{Pace, WAIT_MAX};
+use super::redelivered::{Known, recognise};
 use super::report::report;
 use super::running::Crew;
-use super::unsettled::{Ending, Finished};
+use super::slots::{Slot, Slots, Turn};
+use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::SettleToken;
-use crate::protocol::{Map, ResultMeta, TaskState, Value};
-use crate::task::{Acks, Context, Invocation, Outcome, Run, TaskResult};
+use crate::backoff::Backoff;
+use crate::protocol::{Exception, Map, ResultMeta, TaskState, Value};
+use crate::task::{
+    Acks, Context, Invocation, Isolate, OnConnectionLoss, Outcome, Run, TaskError, TaskErrorKind,
+    TaskResult, retry,
+};
 
-/// How long is slept at once for a date far away, so that a clock that was set is noticed.
-const NAP_MAX: Duration = Duration::from_secs(60);
+/// How long a job waits here for its permit.
+const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it then waits in the broker.
+const PERMIT_RETRY: Backoff =
+    Backoff { base: Duration::from_secs(3), cap: Duration::from_secs(3), jitter: true };
 
 /// Submits jobs. Dropping it lets the jobs under way finish.
 #[derive(Debug)]
@@ -38,65 +54,67 @@ pub(super) struct Executor {
 #[derive(Debug)]
 struct Lanes {
     crew: Arc<Crew>,
-    /// One permit for each async task that may run.
-    tasks: Arc<Semaphore>,
-    /// One permit for each blocking task that may run.
-    blocking: Arc<Semaphore>,
 }
 
-/// A place in the queue for a slot.
-enum Turn {
-    Come(OwnedSemaphorePermit),
-    Waiting(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
-}
-
-impl Turn {
-    /// Queues up at once, so that jobs get their slots in the order of the calls.
-    fn next(slots: &Arc<Semaphore>) -> Self {
-        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-            return Self::Come(slot);
-        }
-        // The first poll takes the place; tokio's budget must not make it do nothing.
-        let acquire = tokio::task::unconstrained(Arc::clone(slots).acquire_owned());
-        let mut waiting = acquire.map(Result::ok).boxed();
-        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
-        match waiting.as_mut().poll(&mut nobody) {
-            Poll::Ready(Some(slot)) => Self::Come(slot),
-            Poll::Ready(None) | Poll::Pending => Self::Waiting(waiting),
-        }
-    }
-
-    async fn come(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Come(slot) => Some(slot),
-            Self::Waiting(waiting) => waiting.await,
-        }
-    }
+/// What a job waits for before it starts.
+enum Begin {
+    /// A slot.
+    InTurn(Turn),
+    /// Its date, and then the rest.
+    WhenDue,
+    /// A start that the rate limit allows, and then a slot.
+    Paced(Pace),
 }
 
 impl Executor {
     pub(super) fn new(crew: Arc<Crew>, finished: mpsc::Sender<Finished>) -> Self {
         guard::install();
-        let lanes = Lanes {
-            tasks: Arc::new(Semaphore::new(crew.info.concurrency)),
-            blocking: Arc::new(Semaphore::new(crew.info.blocking_slots)),
-            crew,
-        };
-        Self { lanes: Arc::new(lanes), finished }
+        Self { lanes: Arc::new(Lanes { crew }), finished }
     }
 
     /// Runs a job as soon as it is due and a slot is free. The prefetch bounds how many wait.
     ///
     /// Jobs that are due get their slots in the order in which they are submitted.
-    pub(super) fn submit(&self, job: Job) {
+    /// One that `came_back` ends like that instead, if nothing is known of it here.
+    pub(super) async fn submit(&self, mut job: Job, came_back: Option<Ending>) {
         journal::received(&job.unsettled.request);
-        let turn = match admission(&job) {
-            Admission::Delay { .. } => None,
-            Admission::Run | Admission::Expired => Some(Turn::next(self.lanes.slots(&job))),
+        let crew = &self.lanes.crew;
+        if job.unsettled.request.delivery_info.redelivered {
+            let runs_again = on_connection_loss(&job, crew) != OnConnectionLoss::Recognise;
+            if recognise(&mut job.unsettled, &crew.active, &crew.recent, runs_again) != Known::No {
+                return;
+            }
+        }
+        if let Some(ending) = came_back {
+            self.finish(Finished { unsettled: job.unsettled, ending }).await;
+            return;
+        }
+        let entry = crew.active.enter(&job.unsettled.request);
+        let begin = match admission(&job) {
+            Admission::Delay { .. } => {
+                entry.schedule(true);
+                Begin::WhenDue
+            }
+            // It needs no slot.
+            Admission::Expired => Begin::Paced(Pace::Now),
+            Admission::Run => match crew.rates.pace(job.task.name) {
+                // It may have to wait for its permit.
+                Pace::Now if job.task.options.global_concurrency.is_some() => {
+                    Begin::Paced(Pace::Now)
+                }
+                Pace::Now => Begin::InTurn(Turn::next(self.lanes.slots(&job))),
+                pace => Begin::Paced(pace),
+            },
         };
+        job.unsettled.entry = Some(entry);
         let (lanes, finished) = (Arc::clone(&self.lanes), self.finished.clone());
+        // All that follows holds room for it several times.
+        let job = Box::new(job);
         tokio::spawn(async move {
-            if let Some(ended) = lanes.run(job, turn).await {
+            // Free only when the settling has taken the job: it waits there without a bound of its
+            // own if it was acked early.
+            let mut slot = None;
+            if let Some(ended) = lanes.run(job, begin, &mut slot).await {
                 // The receiver is gone only in a cold shutdown, when nothing is settled any more.
                 let _ = finished.send(ended).await;
             }
@@ -123,59 +141,182 @@ impl Executor {
 }
 
 impl Lanes {
-    fn slots(&self, job: &Job) -> &Arc<Semaphore> {
+    fn slots(&self, job: &Job) -> &Arc<Slots> {
         match job.task.run {
-            Run::Async(_) => &self.tasks,
-            Run::Blocking(_) => &self.blocking,
+            // A process costs as much as a thread and more.
+            _ if job.task.options.isolate.is_some() => &self.crew.blocking_slots,
+            Run::Async(_) => &self.crew.slots,
+            Run::Blocking(_) => &self.crew.blocking_slots,
         }
     }
 
-    /// Runs one job to its end; `None` when it went back before it started. A job that is not
-    /// due has no turn yet.
-    async fn run(&self, mut job: Job, turn: Option<Turn>) -> Option<Finished> {
+    /// Runs one job to its end; `None` when it went back.
+    async fn run(
+        &self,
+        mut job: Box<Job>,
+        begin: Begin,
+        held: &mut Option<Slot>,
+    ) -> Option<Finished> {
+        // It is in the register already: what is revoked from now on stops it there.
+        if self.crew.revoked.verdict(&job.unsettled.request).is_some() {
+            return stopped(job.unsettled, &Cancel::Revoked { terminate: false, signal: None });
+        }
+        if admission(&job) == Admission::Expired {
+            return expired(job.unsettled);
+        }
+        let turn = match begin {
+            Begin::InTurn(turn) => Some(turn),
+            begin => {
+                // Boxed, here and below, is what few jobs need: all of them hold room for the rest.
+                if let Some(until) = Box::pin(self.wait(&job, begin)).await {
+                    return delayed(job, until);
+                }
+                None
+            }
+        };
+        let permit = match turn {
+            Some(_) => Ok(None),
+            None => Box::pin(self.permit(&job)).await,
+        };
+        let _permit = match permit {
+            Ok(permit) => permit,
+            Err(until) => return delayed(job, until),
+        };
         let slot = match turn {
             // The usual way, which asks nobody and waits for nothing.
             Some(Turn::Come(slot)) => Some(slot).filter(|_| !self.crew.stop.is_asked()),
-            turn => tokio::select! {
-                biased;
-                () = self.crew.stop.warm.cancelled() => None,
-                slot = self.take_slot(&job, turn) => slot,
-                () = lost(&job) => None,
+            turn => match Box::pin(self.take_slot(&job, turn)).await {
+                Ok(slot) => slot,
+                Err(why) => return stopped(job.unsettled, &why),
             },
         };
-        let Some(_slot) = slot.filter(|_| is_live(&job)) else {
-            let task_id = job.unsettled.request.id.as_str();
-            debug!(task_id, "goes back to the broker before it started");
-            job.unsettled.token.take()?.requeue();
-            return None;
+        let Some(slot) = slot.filter(|_| is_live(&job)) else {
+            return goes_back(job.unsettled, "it was not started");
         };
         if admission(&job) == Admission::Expired {
-            journal::expired(&job.unsettled.request);
-            let ending = Ending::Ended(Outcome::Revoked { reason: "expired".into() });
-            return Some(Finished { unsettled: job.unsettled, ending });
+            return expired(job.unsettled);
         }
+        let started = Instant::now();
+        let on_loss = on_connection_loss(&job, &self.crew);
+        if let Err(why) = self.start(&job, started, on_loss) {
+            return stopped(job.unsettled, &why);
+        }
+        self.crew.tally.count(&job.unsettled.request.task);
         if acks_early(&job, &self.crew)
             && let Some(token) = job.unsettled.token.take()
         {
             token.ack();
         }
-        self.track_started(&job).await;
-        Some(self.execute(job).await)
+        let tracked = self.crew.client.config().task_track_started;
+        if job.task.options.track_started.unwrap_or(tracked) {
+            self.track_started(&job);
+        }
+        let limits = self.crew.time_limits.of(&job.unsettled.request, &job.task.options);
+        *held = Some(slot);
+        let threads = &self.crew.lost_threads;
+        let mut terms = Terms { started, limits, on_loss, threads, slot: held };
+        let ended = self.execute(job, &mut terms).await;
+        self.crew.recycling.task_ended(&self.crew.stop);
+        ended
     }
 
-    async fn take_slot(&self, job: &Job, turn: Option<Turn>) -> Option<OwnedSemaphorePermit> {
-        let turn = match turn {
-            Some(turn) => turn,
-            None => {
-                wait_until_due(job).await;
-                Turn::next(self.slots(job))
+    /// Waits a moment for the permit of a job that needs one; gives the date of another try if
+    /// there is none. A job that is not to run after all gets none, either.
+    async fn permit(&self, job: &Job) -> Result<Option<Permit>, Timestamp> {
+        let Some(limit) = job.task.options.global_concurrency else { return Ok(None) };
+        loop {
+            let acquire = self.crew.permits.acquire(job.task.name, limit.get());
+            tokio::select! {
+                biased;
+                () = self.crew.stop.warm.cancelled() => return Ok(None),
+                () = lost(job) => return Ok(None),
+                _ = cancelled(job) => return Ok(None),
+                permit = acquire => return Ok(permit),
+                () = tokio::time::sleep(PERMIT_PATIENCE) => {}
+            }
+            if self.crew.client.delays().serve(&job.unsettled.request.delivery_info.queue) {
+                return Err(Timestamp::now() + PERMIT_RETRY.delay(0));
+            }
+        }
+    }
+
+    /// Lists the job as one that runs, unless it was cancelled. Only what acks late, and does not
+    /// mind, is known again if its delivery is lost.
+    fn start(&self, job: &Job, now: Instant, on_loss: OnConnectionLoss) -> Result<(), Cancel> {
+        let Some(entry) = &job.unsettled.entry else { return Ok(()) };
+        let token = job.unsettled.token.as_ref();
+        let channel = match token.filter(|_| !acks_early(job, &self.crew)) {
+            Some(token) if on_loss == OnConnectionLoss::Recognise => token.channel(),
+            _ => 0,
+        };
+        let call = match channel {
+            0 => Call::default(),
+            channel => Call { key: self.crew.recent.key(&job.unsettled.request), channel },
+        };
+        entry.start(now, call)
+    }
+
+    /// Waits until a job may start, if it may wait here; gives a date if it may not.
+    async fn wait(&self, job: &Job, begin: Begin) -> Option<Timestamp> {
+        let until = tokio::select! {
+            biased;
+            () = self.crew.stop.warm.cancelled() => None,
+            until = self.hold(job, begin) => until,
+            () = lost(job) => None,
+            _ = cancelled(job) => None,
+        };
+        if let Some(entry) = &job.unsettled.entry {
+            entry.schedule(false);
+        }
+        until
+    }
+
+    /// As [`wait`](Self::wait): until its date, and until its rate limit allows a start.
+    async fn hold(&self, job: &Job, begin: Begin) -> Option<Timestamp> {
+        let request = &job.unsettled.request;
+        let mut pace = match begin {
+            Begin::InTurn(_) => Pace::Now,
+            Begin::Paced(pace) => pace,
+            Begin::WhenDue => {
+                let until = delay::wait(request, &self.crew).await;
+                if until.is_some() || admission(job) == Admission::Expired {
+                    return until;
+                }
+                self.crew.rates.pace(job.task.name)
             }
         };
-        turn.come().await
+        loop {
+            match pace {
+                Pace::Now => return None,
+                Pace::Wait(time) => {
+                    tokio::time::sleep(time).await;
+                    return None;
+                }
+                Pace::Later(after) => {
+                    if self.crew.client.delays().serve(&request.delivery_info.queue) {
+                        return Timestamp::now().checked_add(after).ok();
+                    }
+                    tokio::time::sleep(WAIT_MAX).await;
+                    pace = self.crew.rates.pace(job.task.name);
+                }
+            }
+        }
     }
 
-    async fn execute(&self, job: Job) -> Finished {
-        let Job { mut unsettled, task, args, kwargs } = job;
+    /// Waits for a slot; `None` when the job is not to start here.
+    async fn take_slot(&self, job: &Job, turn: Option<Turn>) -> Result<Option<Slot>, Cancel> {
+        let turn = turn.unwrap_or_else(|| Turn::next(self.slots(job)));
+        tokio::select! {
+            biased;
+            () = self.crew.stop.warm.cancelled() => Ok(None),
+            why = cancelled(job) => Err(why),
+            slot = turn.come() => Ok(slot),
+            () = lost(job) => Ok(None),
+        }
+    }
+
+    async fn execute(&self, job: Box<Job>, terms: &mut Terms<'_>) -> Option<Finished> {
+        let Job { mut unsettled, task, args, kwargs } = *job;
         let context = Context::new(
             Arc::clone(&unsettled.request),
             Arc::clone(&self.crew.environment),
@@ -183,31 +324,65 @@ impl Lanes {
         );
         let calls = context.clone();
         let invocation = Invocation { args, kwargs, context };
-        // What the task logs itself carries its id and name.
-        let span = journal::span(&unsettled.request);
-        let started = Instant::now();
-        let ended = match task.run {
-            Run::Async(run) => match guard::catch(|| run(invocation)) {
-                Ok(future) => Guarded::new(future).instrument(span).await,
-                Err(panicked) => Err(panicked),
-            },
-            Run::Blocking(run) => {
-                let guarded = move || span.in_scope(|| guard::catch(|| run(invocation)));
-                let running = tokio::task::spawn_blocking(guarded);
-                // The runtime drops blocking work only when it is shut down itself.
-                running.await.unwrap_or_else(|_| Err(Panicked::default()))
-            }
+        let Terms { started, limits, .. } = *terms;
+        let ended = match task.options.isolate {
+            Some(Isolate::Process) => Box::pin(self.isolated(invocation, &unsettled, terms)).await,
+            None => attempt::run(task, invocation, &unsettled, terms).await,
         };
-        let outcome = outcome(ended);
+        let outcome = match ended {
+            End::Returned(result) => {
+                let again = |outcome| retry::judge(outcome, &task.options, &unsettled.request);
+                match out_of_time(&result, &calls, limits) {
+                    Some(late) => late.or_again(again),
+                    None => again(Outcome::from(result)),
+                }
+            }
+            End::TimedOut(limit) => Outcome::TimedOut { limit, soft: false },
+            End::Panicked(Panicked { message, backtrace }) => {
+                Outcome::Panicked { message, backtrace: Some(backtrace) }
+            }
+            End::Cancelled(why) => return stopped(unsettled, &why),
+            // As in Celery, only what acks late.
+            End::Lost(reason)
+                if task.options.reject_on_worker_lost == Some(true)
+                    && unsettled.token.is_some() =>
+            {
+                Outcome::Reject { reason, requeue: true }
+            }
+            End::Lost(reason) => Outcome::Lost { reason },
+        };
+        let outcome = match unsettled.token {
+            Some(_) => outcome,
+            None => acked_early(outcome),
+        };
         journal::ended(&unsettled.request, &outcome, started.elapsed());
         unsettled.children = calls.take_children();
+        if let Some(sequel) = &mut unsettled.sequel {
+            sequel.added = calls.take_added();
+        }
         let has_sequel = unsettled.sequel.is_some();
         let mut finished = Finished { unsettled, ending: Ending::Ended(outcome) };
         if has_sequel && finished.ending.failure().is_some() {
             let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
-            self.call(errbacks, &finished).await;
+            Box::pin(self.call(errbacks, &finished)).await;
         }
-        finished
+        Some(finished)
+    }
+
+    #[cfg(unix)]
+    async fn isolated(
+        &self,
+        invocation: Invocation,
+        unsettled: &Unsettled,
+        terms: &mut Terms<'_>,
+    ) -> End {
+        isolate::attempt(&self.crew.isolates, invocation, unsettled, terms).await
+    }
+
+    /// A worker with such tasks does not start.
+    #[cfg(not(unix))]
+    async fn isolated(&self, _: Invocation, _: &Unsettled, _: &mut Terms<'_>) -> End {
+        End::Lost("isolate = process needs a Unix system".to_owned())
     }
 
     async fn call(&self, errbacks: Vec<Errback>, finished: &Finished) {
@@ -219,20 +394,21 @@ impl Lanes {
         errback::call(errbacks, request, failure, &self.crew.environment).await;
     }
 
-    /// Tells the caller that the task runs, if that is asked for. Nothing depends on it, so that
-    /// a lost report is no reason not to run.
-    async fn track_started(&self, job: &Job) {
+    /// Tells the caller that the task runs. Nothing waits for it: a lost report is no reason not to
+    /// run, and a slow broker none to run later.
+    fn track_started(&self, job: &Job) {
         let config = self.crew.client.config();
-        if !job.task.options.track_started.unwrap_or(config.task_track_started) {
-            return;
-        }
         let request = &job.unsettled.request;
         let mut about = Map::with_capacity(2);
         about.push("pid", i64::from(std::process::id()));
         about.push("hostname", self.crew.info.hostname.as_str());
         let meta = ResultMeta::new(&*request.id, TaskState::Started, Value::Map(about));
-        if let Some(report) = report(request, meta, config) {
-            let _ = self.crew.client.publisher().publish(report).await;
+        let Some(report) = report(request, meta, config) else { return };
+        let publisher = self.crew.client.publisher().clone();
+        let mut publishing = Box::pin(async move { publisher.publish(report).await });
+        // The first poll gives it its place before all that the task will publish.
+        if publishing.as_mut().now_or_never().is_none() {
+            tokio::spawn(publishing);
         }
     }
 }
@@ -265,19 +441,139 @@ fn admission(job: &Job) -> Admission {
     }
 }
 
-/// Sleeps until the job's date.
-async fn wait_until_due(job: &Job) {
-    while let Admission::Delay { until } = admission(job) {
-        let rest = until.duration_since(Timestamp::now()).unsigned_abs();
-        tokio::time::sleep(rest.min(NAP_MAX)).await;
+/// A task that has failed because its time was up.
+struct OutOfTime {
+    limit: Duration,
+}
+
+impl OutOfTime {
+    /// As in Celery, where the limit is an error like others, it may be a reason to run it again.
+    fn or_again(self, again: impl FnOnce(Outcome) -> Outcome) -> Outcome {
+        let ended = || Outcome::TimedOut { limit: self.limit, soft: true };
+        let Some((exception, _)) = ended().into_exception() else { return ended() };
+        let error = TaskError::from(exception).with_kind(TaskErrorKind::Retryable);
+        match again(Outcome::Failure(error)) {
+            again @ Outcome::Retry { .. } => again,
+            _ => ended(),
+        }
     }
 }
 
-fn outcome(ended: Result<TaskResult, Panicked>) -> Outcome {
-    match ended {
-        Ok(result) => Outcome::from(result),
-        Err(Panicked { message, backtrace }) => {
-            Outcome::Panicked { message, backtrace: Some(backtrace) }
+/// A task that fails after its soft limit has passed has failed because of it, unless it says that
+/// its error is permanent, or otherwise what is to become of it.
+fn out_of_time(result: &TaskResult, context: &Context, limits: Limits) -> Option<OutOfTime> {
+    let error = result.as_ref().err()?;
+    if error.kind() != TaskErrorKind::Retryable || context.check_soft_time_limit().is_ok() {
+        return None;
+    }
+    let task_id = context.id();
+    info!(task_id, %error, "what a task that was out of time has failed with");
+    Some(OutOfTime { limit: limits.soft.unwrap_or_default() })
+}
+
+/// What has no message any more cannot go back: it has failed.
+fn acked_early(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Reject { reason, requeue: true } => {
+            let error = TaskError::from(Exception::reject(reason));
+            Outcome::Failure(error.with_kind(TaskErrorKind::Permanent))
         }
+        other => other,
+    }
+}
+
+/// What becomes of the job if its delivery is lost.
+fn on_connection_loss(job: &Job, crew: &Crew) -> OnConnectionLoss {
+    let cancel = crew.client.config().worker_cancel_long_running_tasks_on_connection_loss;
+    let default = if cancel { OnConnectionLoss::Cancel } else { OnConnectionLoss::Recognise };
+    let isolate = job.task.options.isolate;
+    match (job.task.options.on_connection_loss.unwrap_or(default), job.task.run) {
+        (policy, _) if isolate == Some(Isolate::Process) => policy,
+        // A thread cannot be stopped: it is asked to end, and its message is known again.
+        (OnConnectionLoss::Cancel, Run::Blocking(_)) => OnConnectionLoss::Recognise,
+        (policy, _) => policy,
+    }
+}
+
+/// Completes when the job is cancelled.
+async fn cancelled(job: &Job) -> Cancel {
+    match &job.unsettled.entry {
+        Some(entry) => entry.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a job that was cancelled, before it ran or while it did.
+fn stopped(unsettled: Box<Unsettled>, why: &Cancel) -> Option<Finished> {
+    let reason = match why {
+        Cancel::Revoked { terminate: false, .. } => "revoked",
+        Cancel::Revoked { terminate: true, .. } => "terminated",
+        Cancel::ConnectionLost => return goes_back(unsettled, "its connection was lost"),
+    };
+    let outcome = Outcome::Revoked { reason: reason.into() };
+    journal::ended(&unsettled.request, &outcome, Duration::ZERO);
+    Some(Finished { unsettled, ending: Ending::Ended(outcome) })
+}
+
+/// The end of a job that came too late.
+fn expired(unsettled: Box<Unsettled>) -> Option<Finished> {
+    journal::expired(&unsettled.request);
+    let ending = Ending::Ended(Outcome::Revoked { reason: "expired".into() });
+    Some(Finished { unsettled, ending })
+}
+
+/// Hands a job on, if it is this worker's still.
+fn delayed(job: Box<Job>, until: Timestamp) -> Option<Finished> {
+    if !is_live(&job) {
+        return goes_back(job.unsettled, "its connection was lost");
+    }
+    Some(Finished { unsettled: job.unsettled, ending: Ending::Delayed { until } })
+}
+
+/// Gives a job back to the broker. One that was acked early cannot go back, and is lost.
+fn goes_back(mut unsettled: Box<Unsettled>, why: &'static str) -> Option<Finished> {
+    let task_id = unsettled.request.id.as_str();
+    match unsettled.token.take() {
+        Some(token) => {
+            debug!(task_id, why, "goes back to the broker");
+            token.requeue();
+            None
+        }
+        None => {
+            let outcome = Outcome::Lost { reason: why.to_owned() };
+            journal::ended(&unsettled.request, &outcome, Duration::ZERO);
+            Some(Finished { unsettled, ending: Ending::Ended(outcome) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Request, TaskOptions};
+
+    #[test]
+    fn the_end_of_time_is_an_error_that_may_be_retried() {
+        let late = || OutOfTime { limit: Duration::from_secs(3) };
+        let judged = |options: &TaskOptions| {
+            late().or_again(|outcome| retry::judge(outcome, options, &Request::default()))
+        };
+        let plain = judged(&TaskOptions::default());
+        assert!(matches!(plain, Outcome::TimedOut { soft: true, .. }), "{plain:?}");
+        let retried = TaskOptions { max_retries: Some(1), ..TaskOptions::default() };
+        assert!(matches!(judged(&retried), Outcome::Retry { .. }));
+        let spent = TaskOptions { max_retries: Some(0), ..TaskOptions::default() };
+        assert!(matches!(judged(&spent), Outcome::TimedOut { soft: true, .. }));
+    }
+
+    #[test]
+    fn what_was_acked_early_fails_instead_of_going_back() {
+        let back = Outcome::Reject { reason: "why".to_owned(), requeue: true };
+        let failed = acked_early(back);
+        assert!(matches!(failed, Outcome::Failure(_)));
+        let (exception, _) = failed.into_exception().unwrap();
+        assert_eq!(exception.to_string(), Exception::reject("why").to_string());
+        let parked = Outcome::Reject { reason: "why".to_owned(), requeue: false };
+        assert!(matches!(acked_early(parked), Outcome::Reject { requeue: false, .. }));
     }
 }

@@ -41,14 +41,21 @@ pub(super) fn success(
     value: &Value,
     scribe: &Scribe<'_>,
 ) -> Following {
-    let Sequel { callbacks, mut chain, link, .. } = sequel;
+    let Sequel { callbacks, mut chain, link, added, .. } = sequel;
     let mut following = Following::default();
     following.callbacks(request, callbacks, value, scribe);
     if let Some(next) = chain.pop() {
         following.step(request, (next, chain), link.as_ref(), value, scribe);
     }
     if let Some(link) = link.filter(|link| link.is_final) {
-        following.part(request, &link, value);
+        match following.add_to_chord(request, &link, added, scribe) {
+            Ok(adds) => following.part(request, &link, value, adds),
+            Err(exception) => {
+                error!(task_id = request.id, error = %exception, "a part cannot be added");
+                let cause = Cause::found(&exception);
+                downfall::part_failed(&link, request, cause, &mut following.rest);
+            }
+        }
     }
     following
 }
@@ -147,9 +154,32 @@ impl Following {
         self.rest.extend(downfall::unsent(request, next, rest, link, &exception, scribe));
     }
 
+    /// Calls what `request` has added to the chord, and says how many parts that is. The record
+    /// that counts them comes when they are confirmed: whichever run's record comes first, the
+    /// parts that it counts were sent.
+    fn add_to_chord(
+        &mut self,
+        request: &Request,
+        link: &Link,
+        added: Vec<Signature>,
+        scribe: &Scribe<'_>,
+    ) -> Result<u32, Exception> {
+        let mut adds = 0;
+        for signature in added {
+            adds += 1;
+            let too_many = || Exception::new("builtins", "ValueError", "too many parts are added");
+            let index = link.index.added(adds).ok_or_else(too_many)?;
+            let mut call = call(request, &[], &format!("added/{adds}"), scribe);
+            call.link = Some(Link { index, ..link.clone() });
+            call.options.group_id.clone_from(&request.group);
+            self.call(signature, call, request, scribe)?;
+        }
+        Ok(adds)
+    }
+
     /// The part of a chord that `request` has completed.
-    fn part(&mut self, request: &Request, link: &Link, value: &Value) {
-        match part::ok(link, &request.id, value) {
+    fn part(&mut self, request: &Request, link: &Link, value: &Value, adds: u32) {
+        match part::ok(link, &request.id, value, adds) {
             Ok(record) => self.rest.push(record),
             Err(failed) => {
                 let exception = Exception::encode_error(failed.to_string());

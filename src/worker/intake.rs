@@ -18,7 +18,7 @@ use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::Delivery;
 use crate::protocol::{
     DecodeError, DecodeErrorKind, Exception, Map, Serializer, TaskBody, TaskHeaders, TaskMessage,
-    Value,
+    Value, dead,
 };
 use crate::task::{DeliveryInfo, Request, TaskDef};
 
@@ -41,7 +41,7 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>
     let decoded = TaskMessage::take(&mut message.properties, &message.body, &crew.limits);
     let unsettled = |request, original, sequel| {
         let (request, token, children) = (Arc::new(request), Some(token), Vec::new());
-        Box::new(Unsettled { request, original, token, sequel, children })
+        Box::new(Unsettled { request, original, token, sequel, children, entry: None })
     };
     let (mut task_message, remains) = match decoded {
         Ok(decoded) => decoded,
@@ -87,13 +87,16 @@ fn refused(unsettled: Box<Unsettled>, (word, error, exception): Refusal) -> Box<
 /// The facts of the headers, added to those of the delivery. `ignore_result` is the task's own
 /// setting, which holds when the message does not say. Takes the texts out of `headers`; they are
 /// those that [`Original::restore`] puts back.
-fn facts(
+pub(super) fn facts(
     headers: &mut TaskHeaders,
     ignore_result: bool,
     zone: &TimeZone,
     addressed: Request,
 ) -> Request {
     let limit = |seconds: Option<f64>| Duration::try_from_secs_f64(seconds?).ok();
+    let mut addressed = addressed;
+    // What was counted is delivered as a new message.
+    addressed.delivery_info.redelivered |= headers.extra.contains_key(dead::DELIVERIES);
     Request {
         eta: headers.eta.as_ref().map(|date| date.timestamp(zone)),
         expires: headers.expires.as_ref().map(|date| date.timestamp(zone)),
@@ -119,7 +122,7 @@ fn facts(
 }
 
 /// As much of a request as could be read.
-fn unreadable(failed: &DecodeError) -> Request {
+pub(super) fn unreadable(failed: &DecodeError) -> Request {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Request {
         id: owned(failed.id().or_else(|| failed.correlation_id())).unwrap_or_default(),

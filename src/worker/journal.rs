@@ -55,7 +55,7 @@ pub(super) fn ended(request: &Request, outcome: &Outcome, runtime: Duration) {
             "Task {name}[{id}] raised unexpected: {}",
             repr::exception(failed.exception())
         ),
-        Outcome::Retry { error: failed, after } => info!(
+        Outcome::Retry { error: failed, after, .. } => info!(
             task_id = id,
             task_name = name,
             after_s = after.as_secs_f64(),

@@ -10,9 +10,15 @@
 //! **Invariant:** a delivery is acked only after the broker has confirmed everything that follows
 //! from it. A worker that dies at any point leaves the message with the broker.
 
+mod active;
 mod admission;
+mod attempt;
+mod autoscale;
+mod comeback;
 mod consume;
+mod control;
 mod dead_letter;
+mod delay;
 mod downfall;
 mod effect;
 mod errback;
@@ -21,22 +27,44 @@ mod executor;
 mod follow;
 mod guard;
 mod intake;
+#[cfg(unix)]
+mod isolate;
 mod join;
 mod journal;
+mod limits;
+mod lost_threads;
+mod neighbours;
 mod original;
 mod part;
+mod permits;
 mod plan;
+mod pulse;
+mod rate;
+mod reaper;
+mod recycling;
+mod redelivered;
 mod report;
+mod retry;
+mod revocations;
+mod revoked;
 mod running;
 mod scribe;
 mod sequel;
 mod settle;
+mod slots;
+mod tally;
 mod unsent;
 mod unsettled;
 mod updates;
+mod watchdog;
 #[expect(clippy::module_inception, reason = "the folder's main type is the worker")]
 mod worker;
 
 pub use error::Error;
+#[cfg(unix)]
+pub use isolate::serve_isolated;
+#[cfg(feature = "cli")]
+pub(crate) use lost_threads::REPLACED_PER_SLOT;
+pub use pulse::Health;
 pub use running::{RunningWorker, Stopped, WorkerHandle, WorkerInfo};
 pub use worker::Worker;

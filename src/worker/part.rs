@@ -7,15 +7,18 @@ use crate::amqp::{Publish, topology};
 use crate::protocol::join::{Failure, Link, Record};
 use crate::protocol::{Error, Exception, Limits, Message, Value};
 
-/// The part has succeeded. An error if its value has no form in a record: then it has failed.
-pub(super) fn ok(link: &Link, task_id: &str, value: &Value) -> Result<Effect, Error> {
-    let record = Record::ok(&link.chord, link.index, &execution(), task_id, value)?;
-    Ok(effect(&link.route, record.encode()?))
+/// The part has succeeded, and has added so many others to the chord. An error if its value has no
+/// form in a record: then it has failed.
+pub(super) fn ok(link: &Link, task_id: &str, value: &Value, adds: u32) -> Result<Effect, Error> {
+    let record = Record::ok(&link.chord, link.index.clone(), &execution(), task_id, value)?;
+    let record = effect(&link.route, record.adding(adds).encode()?);
+    // Who has added nothing need not wait for it.
+    Ok(Effect { is_last: adds > 0, ..record })
 }
 
 /// The part has failed. `None` only for an exception that no encoding takes.
 pub(super) fn err(link: &Link, failure: Failure) -> Option<Effect> {
-    let (chord, index) = (link.chord.clone(), link.index);
+    let (chord, index) = (link.chord.clone(), link.index.clone());
     let record = Record::Err { chord, index, execution: execution(), failure };
     record.encode().ok().map(|message| effect(&link.route, message))
 }

@@ -11,43 +11,89 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::active::Entry;
 use super::dead_letter::{self, Reason};
+use super::delay;
 use super::downfall::{self, Cause};
 use super::effect::{Effect, Kind};
 use super::follow::{self, Following};
 use super::original::Original;
+use super::redelivered;
 use super::report::report;
+use super::retry;
 use super::scribe::Scribe;
 use super::sequel::Sequel;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::SettleToken;
-use crate::protocol::{Exception, Properties, ResultMeta, Signature, TaskState, Value};
+use crate::client::delays;
+use crate::protocol::{Exception, Properties, ResultMeta, Signature, TaskState, Value, dead};
+use crate::task::retry::traceback;
 use crate::task::{Outcome, Request};
+
+/// What is kept in mind of a request when its message is acked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trail {
+    /// Nothing: somebody may send a parked message again, and then it is to run.
+    None,
+    /// That it has ended.
+    Ended,
+    /// That it goes on as another message.
+    GoesOn,
+}
 
 /// A request whose effects are being published.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) request: Arc<Request>,
     pub(super) token: Option<SettleToken>,
+    pub(super) entry: Option<Entry>,
     /// Give the delivery back instead of acking it.
     pub(super) requeue: bool,
+    pub(super) trail: Trail,
     /// How many effects of the round are this request's.
     pub(super) effects: usize,
     /// What is published once those are confirmed.
     pub(super) later: Vec<Effect>,
 }
 
+impl Open {
+    /// What is published next, now that all before is confirmed.
+    pub(super) fn next_round(&mut self) -> Vec<Effect> {
+        let later = std::mem::take(&mut self.later);
+        let (last, now): (Vec<_>, Vec<_>) = later.into_iter().partition(|it| it.is_last);
+        if now.is_empty() {
+            return last;
+        }
+        self.later = last;
+        now
+    }
+}
+
 /// Lists what must happen after a request ended, and adds the first of it to `round`.
 pub(super) fn begin(finished: Finished, scribe: &Scribe<'_>, round: &mut Vec<Effect>) -> Open {
     let Finished { unsettled, ending } = finished;
-    let Unsettled { request, original, token, sequel, children } = *unsettled;
+    let Unsettled { request, original, token, sequel, children, entry } = *unsettled;
     let before = round.len();
+    let goes_on = ending.goes_on();
     let mut planning = Planning { request: &request, sequel, children, scribe, round };
     let (requeue, later) = planning.end(ending, original);
-    let effects = round.len() - before;
-    Open { request, token, requeue, effects, later }
+    let own = round.get(before..).unwrap_or_default();
+    let trail = match own.iter().any(|effect| effect.kind == Kind::Park) {
+        true => Trail::None,
+        false if goes_on && own.iter().all(is_counted) => Trail::GoesOn,
+        false if goes_on => Trail::None,
+        false => Trail::Ended,
+    };
+    let effects = own.len();
+    Open { request, token, entry, requeue, trail, effects, later }
+}
+
+/// Whether a message that goes on can be told from the one that it was, by what is read of it.
+fn is_counted(effect: &Effect) -> bool {
+    let has = |name| effect.publish.message.header(name).is_some();
+    has("task") && has(dead::HAND_ONS)
 }
 
 struct Planning<'a> {
@@ -67,6 +113,19 @@ impl Planning<'_> {
                 self.park(original, &reason);
                 return (false, self.failed(exception, None, TaskState::Failure));
             }
+            Ending::Delayed { until } => {
+                let mut message = original.restore(self.request);
+                self.count_hand_on(&mut message.properties);
+                self.round.push(delay::hand_on(message, self.request, until));
+                return (false, Vec::new());
+            }
+            Ending::Counted { deliveries } => {
+                return (false, self.counted(original, deliveries));
+            }
+            Ending::Parked { reason, outcome } => {
+                self.park(original, &reason);
+                return (false, self.over(outcome));
+            }
         };
         let later = match outcome {
             Outcome::Success(value) => self.succeeded(value),
@@ -78,18 +137,23 @@ impl Planning<'_> {
             }
             Outcome::Ignore => self.ignored(),
             Outcome::Replaced { by } => self.replaced(*by),
-            Outcome::Retry { .. } => self.retried(outcome),
+            Outcome::Retry { .. } => self.retried(outcome, original),
             Outcome::Failure(_)
             | Outcome::Revoked { .. }
             | Outcome::TimedOut { .. }
             | Outcome::Panicked { .. }
-            | Outcome::Lost { .. } => {
-                let state = outcome.state().map_or(TaskState::Failure, TaskState::from);
-                let (exception, traceback) = outcome.into_exception().unwrap_or_else(no_exception);
-                self.failed(exception, traceback, state)
-            }
+            | Outcome::Lost { .. } => self.over(outcome),
         };
         (false, later)
+    }
+
+    /// It has ended without a value.
+    fn over(&mut self, outcome: Outcome) -> Vec<Effect> {
+        let state = outcome.state().map_or(TaskState::Failure, TaskState::from);
+        match outcome.into_exception() {
+            Some((exception, traceback)) => self.failed(exception, traceback, state),
+            None => self.ignored(),
+        }
     }
 
     fn park(&mut self, original: Original, reason: &Reason) {
@@ -105,6 +169,41 @@ impl Planning<'_> {
         let fits = |properties: &Properties| self.scribe.carries(properties);
         let publish = dead_letter::park(original.restore(request), reason, request, fits);
         self.round.push(Effect::new(Kind::Park, publish));
+    }
+
+    /// Lets the message that goes on be told from this one, if there is room for it.
+    fn count_hand_on(&self, properties: &mut Properties) {
+        let before = redelivered::hand_ons(self.request);
+        let headers = properties.headers.get_or_insert_default();
+        headers.insert(dead::HAND_ONS, before.saturating_add(1));
+        if !self.scribe.carries(properties)
+            && let Some(headers) = &mut properties.headers
+        {
+            headers.retain(|name| name != dead::HAND_ONS);
+        }
+    }
+
+    /// Sends it to its queue once more, by way of a second in the delay queues: until then this
+    /// delivery is acked, so that the two cannot both come back, however soon its worker dies.
+    fn counted(&mut self, original: Original, deliveries: i64) -> Vec<Effect> {
+        let request = self.request;
+        let queue = &*request.delivery_info.queue;
+        info!(task_id = request.id, queue, deliveries, "message has come back, it is sent again");
+        let mut message = original.restore(request);
+        let headers = message.properties.headers.get_or_insert_default();
+        dead::strip(headers);
+        headers.insert(dead::DELIVERIES, deliveries);
+        self.count_hand_on(&mut message.properties);
+        // The broker refuses the name of another user than the one who publishes.
+        message.properties.user_id = None;
+        if self.scribe.carries(&message.properties) {
+            self.round.push(Effect::new(Kind::HandOn, delays::delayed(1, queue, message)));
+            return Vec::new();
+        }
+        let error = "it has come back, and its headers leave no room to count that".to_owned();
+        let reason = Reason { word: dead::DELIVERY_LIMIT, error: error.clone() };
+        self.park(Original::untouched(message), &reason);
+        self.over(Outcome::Lost { reason: error })
     }
 
     fn succeeded(&mut self, value: Value) -> Vec<Effect> {
@@ -158,13 +257,22 @@ impl Planning<'_> {
         }
     }
 
-    fn retried(&mut self, outcome: Outcome) -> Vec<Effect> {
-        if let Some((exception, traceback)) = outcome.into_exception() {
-            let id = &*self.request.id;
-            let mut meta = ResultMeta::new(id, TaskState::Retry, exception.into_value());
-            meta.traceback = traceback;
-            self.report(meta);
+    /// As in Celery, the call is sent first, and then the state reported.
+    fn retried(&mut self, outcome: Outcome, original: Original) -> Vec<Effect> {
+        let Outcome::Retry { error, after, changed } = outcome else { return Vec::new() };
+        match retry::again(original, self.request, after, changed.as_deref()) {
+            Ok(again) => self.round.push(again),
+            Err(exception) => {
+                let text = exception.to_string();
+                return self.failed(exception, Some(text), TaskState::Failure);
+            }
         }
+        self.children.push(retry::reference(self.request));
+        let traceback = traceback(&error, after);
+        let exception = error.exception().clone().into_value();
+        let mut meta = ResultMeta::new(&*self.request.id, TaskState::Retry, exception);
+        meta.traceback = Some(traceback);
+        self.report(meta);
         Vec::new()
     }
 
@@ -176,12 +284,18 @@ impl Planning<'_> {
         if let Some(meta) = meta {
             self.report(meta);
         }
-        if opens.is_empty() {
+        let is_ordered = self.round.iter().skip(calls).any(|effect| effect.is_last);
+        if opens.is_empty() && !is_ordered {
             return Vec::new();
         }
         let later = self.round.split_off(calls);
-        self.round.extend(opens);
-        later
+        if !opens.is_empty() {
+            self.round.extend(opens);
+            return later;
+        }
+        let (last, now) = later.into_iter().partition(|effect| effect.is_last);
+        self.round.extend::<Vec<_>>(now);
+        last
     }
 
     fn report(&mut self, mut meta: ResultMeta) {
@@ -189,11 +303,6 @@ impl Planning<'_> {
         let publish = report(self.request, meta, self.scribe.config());
         self.round.extend(publish.map(|publish| Effect::new(Kind::Report, publish)));
     }
-}
-
-/// Every outcome of that kind has one.
-fn no_exception() -> (Exception, Option<String>) {
-    (Exception::new("builtins", "Exception", "unknown"), None)
 }
 
 #[cfg(test)]

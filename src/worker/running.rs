@@ -7,6 +7,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::active::Active;
+use super::autoscale::Autoscale;
+use super::delay::Hold;
+#[cfg(unix)]
+use super::isolate;
+use super::limits::TimeLimits;
+use super::lost_threads::LostThreads;
+use super::permits::Permits;
+use super::pulse::{Health, Pulse};
+use super::rate::Rates;
+use super::recycling::Recycling;
+use super::redelivered::Recent;
+use super::revoked::Revoked;
+use super::slots::Slots;
+use super::tally::Tally;
 use crate::client::Client;
 use crate::protocol::Limits;
 use crate::task::{Environment, Registry};
@@ -40,6 +55,35 @@ pub(super) struct Crew {
     pub(super) environment: Arc<Environment>,
     pub(super) limits: Limits,
     pub(super) stop: Stop,
+    pub(super) recycling: Recycling,
+    pub(super) autoscale: Autoscale,
+    /// The children that run isolated tasks.
+    #[cfg(unix)]
+    pub(super) isolates: isolate::Pool,
+    /// Every job between intake and settling.
+    pub(super) active: Active,
+    /// One for each async task that may run.
+    pub(super) slots: Arc<Slots>,
+    /// One for each blocking task that may run.
+    pub(super) blocking_slots: Arc<Slots>,
+    /// How often tasks may start.
+    pub(super) rates: Rates,
+    /// How long tasks may run.
+    pub(super) time_limits: TimeLimits,
+    /// The threads of blocking tasks that were given up.
+    pub(super) lost_threads: Arc<LostThreads>,
+    /// The calls that were settled last.
+    pub(super) recent: Recent,
+    /// Whether the broker answers.
+    pub(super) pulse: Arc<Pulse>,
+    /// What must not run.
+    pub(super) revoked: Revoked,
+    /// How many calls were started.
+    pub(super) tally: Tally,
+    /// Jobs that wait here for their date.
+    pub(super) hold: Hold,
+    /// How many calls of a task run in the whole fleet.
+    pub(super) permits: Permits,
 }
 
 /// The two ways to stop.
@@ -51,11 +95,17 @@ pub(super) struct Stop {
     pub(super) cold: Arc<CancellationToken>,
     /// Whether either was asked for; to ask a token takes a lock, and every job asks.
     asked: Arc<AtomicBool>,
+    /// Whether it stops because it has done enough.
+    recycled: Arc<AtomicBool>,
 }
 
 impl Stop {
     pub(super) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_recycled(&self) -> bool {
+        self.recycled.load(Ordering::Acquire)
     }
 }
 
@@ -80,6 +130,18 @@ impl WorkerHandle {
         self.0.warm.cancel();
     }
 
+    /// Warm shutdown of a worker that is to be replaced.
+    pub(super) fn recycle(&self) {
+        self.0.recycled.store(true, Ordering::Release);
+        self.shutdown();
+    }
+
+    /// Whether the worker stops by itself, because it has run as many tasks or holds as much
+    /// memory as it was to: another process is to take its place.
+    pub fn is_recycled(&self) -> bool {
+        self.0.is_recycled()
+    }
+
     /// Cold shutdown: leaves at once. What runs stays unacked, so that the broker gives it to
     /// another worker; tasks see their cancellation token.
     pub fn terminate(&self) {
@@ -99,6 +161,11 @@ impl RunningWorker {
     /// What this worker is.
     pub fn info(&self) -> &WorkerInfo {
         &self.crew.info
+    }
+
+    /// Whether the worker can do its work: for probes and watchdogs.
+    pub fn health(&self) -> Health {
+        self.crew.pulse.health(&self.crew)
     }
 
     /// A handle to stop it with.

@@ -3,7 +3,7 @@
 //! Publishes nothing.
 
 use super::running::Crew;
-use crate::amqp::{Connection, Publish};
+use crate::amqp::{Publish, fits_frame};
 use crate::client::{Composer, Config, SendError};
 use crate::protocol::canvas::JoinDefaults;
 use crate::protocol::{Properties, Serializer, Signature, Value};
@@ -14,8 +14,8 @@ use crate::task::Registry;
 pub(super) struct Scribe<'a> {
     composer: Composer<'a>,
     registry: &'a Registry,
-    /// `None` in tests without a broker, where everything fits.
-    connection: Option<&'a Connection>,
+    /// The largest frame of the connection, in bytes.
+    frame_max: usize,
 }
 
 impl<'a> Scribe<'a> {
@@ -23,13 +23,13 @@ impl<'a> Scribe<'a> {
         Self {
             composer: crew.client.composer(),
             registry: &crew.registry,
-            connection: Some(crew.client.connection()),
+            frame_max: crew.client.connection().frame_max(),
         }
     }
 
     #[cfg(test)]
     pub(super) fn for_test(composer: Composer<'a>, registry: &'a Registry) -> Self {
-        Self { composer, registry, connection: None }
+        Self { composer, registry, frame_max: usize::MAX }
     }
 
     /// The settings.
@@ -39,7 +39,7 @@ impl<'a> Scribe<'a> {
 
     /// Whether a message with these properties fits into the frames of the connection.
     pub(super) fn carries(&self, properties: &Properties) -> bool {
-        self.connection.is_none_or(|connection| connection.carries(properties))
+        fits_frame(properties, self.frame_max)
     }
 
     /// How chords are joined that are made now.

@@ -18,6 +18,8 @@ pub(super) struct Sequel {
     pub(super) chain: Vec<Signature>,
     /// The part of a chord that the task is, or belongs to.
     pub(super) link: Option<Link>,
+    /// What the task has added to that chord while it ran.
+    pub(super) added: Vec<Signature>,
     /// The body of a chord whose parts are counted in a place that is not ours.
     pub(super) foreign_chord: Option<Box<Signature>>,
 }
@@ -36,6 +38,7 @@ impl Sequel {
             // A part that has both is joined by us; Celery's body is for its own backend.
             foreign_chord: chord.filter(|_| link.is_none()),
             link,
+            added: Vec::new(),
         };
         let problem = problem.or_else(|| read.foreign_chord.is_some().then(foreign));
         (Some(read).filter(|read| !read.is_empty()).map(Box::new), problem)
@@ -48,12 +51,13 @@ impl Sequel {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { callbacks, errbacks, chain, link, foreign_chord } = self;
+        let Self { callbacks, errbacks, chain, link, foreign_chord, added } = self;
         callbacks.is_empty()
             && errbacks.is_empty()
             && chain.is_empty()
             && link.is_none()
             && foreign_chord.is_none()
+            && added.is_empty()
     }
 }
 

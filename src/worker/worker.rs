@@ -3,16 +3,35 @@
 use std::sync::Arc;
 
 use super::Error;
+use super::active::Active;
+use super::autoscale::{Autoscale, Bounds};
 use super::consume::Consuming;
+use super::control::Control;
+use super::delay::{self, Hold};
+#[cfg(unix)]
+use super::isolate;
 use super::join::Joining;
+use super::limits::{Limits as Within, TimeLimits};
+use super::lost_threads::LostThreads;
+use super::permits::Permits;
+use super::pulse::Pulse;
+use super::rate::Rates;
+use super::reaper::Reaper;
+use super::recycling::Recycling;
+use super::redelivered::Recent;
+use super::revocations::Revocations;
+use super::revoked::Revoked;
 use super::running::{Crew, RunningWorker, Stop, WorkerInfo};
+use super::slots::Slots;
+use super::tally::Tally;
 use super::updates::Updates;
+use super::watchdog;
 use crate::amqp::layout;
 use crate::amqp::{Connection, Consumer, ConsumerOptions, QueueSpec};
 use crate::app::App;
 use crate::client::{Config, connection_options};
-use crate::protocol::Limits;
-use crate::task::{Environment, Registry};
+use crate::protocol::{Limits, Map};
+use crate::task::{Environment, RateLimit, Registry, TaskDef};
 
 /// A worker that was not started yet.
 ///
@@ -22,12 +41,27 @@ pub struct Worker {
     app: App,
     queues: Vec<String>,
     hostname: Option<String>,
+    tasks_max: Option<usize>,
+    memory_max_kib: Option<usize>,
+    autoscale: Option<(usize, usize)>,
 }
 
 impl Worker {
     /// A worker for the tasks of `app`.
     pub fn new(app: App) -> Self {
-        Self { app, queues: Vec::new(), hostname: None }
+        Self {
+            app,
+            queues: Vec::new(),
+            hostname: None,
+            tasks_max: None,
+            memory_max_kib: None,
+            autoscale: None,
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        self.app.config()
     }
 
     /// The queues to consume from; the default is `task_default_queue`.
@@ -65,6 +99,23 @@ impl Worker {
         self
     }
 
+    /// Stops warmly after so many tasks, or when the process holds more than so many KiB of memory
+    /// in RAM, looked at once a second; see [`WorkerHandle::is_recycled`](super::WorkerHandle).
+    /// With a number of tasks it prefetches no more than it can run in a few lives.
+    #[must_use]
+    pub fn recycle_after(mut self, tasks: Option<usize>, memory_kib: Option<usize>) -> Self {
+        (self.tasks_max, self.memory_max_kib) = (tasks, memory_kib);
+        self
+    }
+
+    /// Lets the slots follow the load: from `min` to `max` async tasks, and as many blocking ones,
+    /// at once. All slots taken double; what nobody needed for half a minute goes.
+    #[must_use]
+    pub fn autoscale(mut self, max: usize, min: usize) -> Self {
+        self.autoscale = Some((max, min));
+        self.concurrency(min.max(1)).blocking_slots(min.max(1))
+    }
+
     /// Connects, declares, and consumes.
     ///
     /// # Errors
@@ -72,8 +123,12 @@ impl Worker {
     /// [`Error::Connect`] and [`Error::Consume`] when the broker cannot be used.
     pub async fn start(self) -> Result<RunningWorker, Error> {
         let registry = Arc::new(self.app.registry()?);
+        check_isolation(&registry)?;
+        let autoscale = Autoscale::new(self.autoscale.map(bounds).transpose()?);
+        let recycling = Recycling::new(self.tasks_max, self.memory_max_kib);
         let config = self.app.config().clone();
-        let info = self.describe(&registry, &config)?;
+        let most = most_slots(&autoscale, &config);
+        let info = self.describe(&registry, &config, &recycling, most)?;
         let specs: Vec<QueueSpec> = info.queues.iter().map(|name| config.queue(name)).collect();
         let client = self.app.connect().await?;
         let environment = Arc::new(Environment {
@@ -82,27 +137,64 @@ impl Worker {
             updates: Some(Arc::new(Updates { client: client.clone() })),
             registry: Some(Arc::clone(&registry)),
             runtime: Some(tokio::runtime::Handle::current()),
+            connect: None,
         });
         let options = connection_options(&config, format!("{} consume", info.hostname));
         let connection = Connection::open(options).await.map_err(Error::Consume)?;
         connection.declare(&layout::working(&specs)).await.map_err(Error::Consume)?;
         // One busy queue alone must be able to fill every slot.
-        let slots = u32::try_from(info.concurrency + info.blocking_slots).unwrap_or(u32::MAX);
+        let slots = recycling.prefetch(most.both(), most.both());
+        let priority = config.worker_consumer_priority.map(|it| ("x-priority", i64::from(it)));
         let consumer = ConsumerOptions::new(specs)
             .prefetch(info.prefetch)
             .prefetch_queue_min(slots)
-            .tag_prefix(&*info.hostname);
-        let (deliveries, handle) =
-            Consumer::start(&connection, consumer).await.map_err(Error::Consume)?;
+            .tag_prefix(&*info.hostname)
+            .arguments(Map::from_iter(priority));
         let (limits, stop) = (Limits::default(), Stop::default());
-        let crew = Arc::new(Crew { info, client, registry, environment, limits, stop });
-        let joining = Joining::start(&crew).await?;
-        let crew_of = Arc::clone(&crew);
-        let consuming = Consuming { connection, deliveries, handle, joining, crew: crew_of };
-        Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })
+        let revoked = Revoked::new(config.worker_revokes_max, config.worker_revoke_expires);
+        let tally = Tally::new(registry.names());
+        let permits = Permits::new(connection.clone(), client.publisher().clone());
+        let crew = Arc::new(Crew {
+            permits,
+            active: Active::default(),
+            slots: Slots::new(info.concurrency),
+            blocking_slots: Slots::new(info.blocking_slots),
+            rates: Rates::new(registry.iter().filter_map(rate_limit)),
+            time_limits: TimeLimits::new(Within {
+                soft: config.task_soft_time_limit,
+                hard: config.task_time_limit,
+            }),
+            lost_threads: LostThreads::new(most.blocking),
+            recent: Recent::new(),
+            hold: Hold::new(info.prefetch),
+            pulse: Pulse::new(&config),
+            info,
+            client,
+            registry,
+            environment,
+            limits,
+            stop,
+            revoked,
+            tally,
+            recycling,
+            autoscale,
+            #[cfg(unix)]
+            isolates: isolate::Pool::new(
+                config.worker_max_tasks_per_child,
+                config.worker_max_memory_per_child,
+            ),
+        });
+        // Boxed, because whoever starts a worker would hold room for all of it.
+        Box::pin(begin(crew, connection, consumer)).await
     }
 
-    fn describe(&self, registry: &Registry, config: &Config) -> Result<WorkerInfo, Error> {
+    fn describe(
+        &self,
+        registry: &Registry,
+        config: &Config,
+        recycling: &Recycling,
+        most: Most,
+    ) -> Result<WorkerInfo, Error> {
         let (concurrency, blocking_slots) =
             (config.worker_concurrency, config.worker_blocking_slots);
         if concurrency == 0 || blocking_slots == 0 {
@@ -116,7 +208,7 @@ impl Worker {
         }
         queues.sort();
         queues.dedup();
-        let slots = u32::try_from(concurrency + blocking_slots).unwrap_or(u32::MAX);
+        let wanted = most.both().saturating_mul(config.worker_prefetch_multiplier.max(1));
         let broker = config.broker_url.iter().map(ToString::to_string).collect::<Vec<_>>();
         Ok(WorkerInfo {
             hostname: self.hostname.clone().unwrap_or_else(default_hostname),
@@ -125,9 +217,83 @@ impl Worker {
             tasks: registry.names(),
             concurrency,
             blocking_slots,
-            prefetch: slots.saturating_mul(config.worker_prefetch_multiplier.max(1)),
+            prefetch: recycling.prefetch(wanted, most.both()),
         })
     }
+}
+
+/// The most slots that there will be without a command.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    concurrency: usize,
+    blocking: usize,
+}
+
+impl Most {
+    fn both(self) -> u32 {
+        u32::try_from(self.concurrency.saturating_add(self.blocking)).unwrap_or(u32::MAX)
+    }
+}
+
+fn most_slots(autoscale: &Autoscale, config: &Config) -> Most {
+    let max = autoscale.bounds().map_or(0, Bounds::max);
+    let (concurrency, blocking) = (config.worker_concurrency, config.worker_blocking_slots);
+    Most { concurrency: concurrency.max(max), blocking: blocking.max(max) }
+}
+
+/// Starts the parts of a worker in their order: nothing runs before the revocations were read.
+async fn begin(
+    crew: Arc<Crew>,
+    connection: Connection,
+    consumer: ConsumerOptions,
+) -> Result<RunningWorker, Error> {
+    watchdog::watch(crew.active.clone(), Arc::downgrade(&crew));
+    // Before the first task comes.
+    let revocations = match crew.client.config().worker_enable_remote_control {
+        true => Some(Revocations::start(&connection, &crew).await),
+        false => None,
+    };
+    let (deliveries, handle) =
+        Consumer::start(&connection, consumer).await.map_err(Error::Consume)?;
+    crew.pulse.begin(connection.clone(), handle.clone());
+    let joining = Joining::start(&crew).await?;
+    let reaper = Reaper::start(&connection, &crew).await.map_err(Error::Consume)?;
+    // What holds the crew until the worker stops comes after all that may fail.
+    Recycling::watch_memory(&crew);
+    Autoscale::start(&crew, handle.clone());
+    tokio::spawn(delay::prepare(Arc::clone(&crew), connection.clone()));
+    let crew_of = Arc::clone(&crew);
+    let control = Control::open(&crew, &handle, &connection, revocations).await;
+    let consuming =
+        Consuming { connection, deliveries, handle, joining, reaper, control, crew: crew_of };
+    Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })
+}
+
+fn bounds((max, min): (usize, usize)) -> Result<Bounds, Error> {
+    Bounds::new(max, min).ok_or_else(|| {
+        Error::Settings(format!("autoscale: {min} slots at least are more than {max} at most"))
+    })
+}
+
+/// Whether isolated tasks, if there are any, can be run in this program.
+fn check_isolation(registry: &Registry) -> Result<(), Error> {
+    let Some(task) = registry.isolated().min_by_key(|task| task.name) else { return Ok(()) };
+    let of_task =
+        format!("task '{}' ({}:{}) has isolate = process", task.name, task.file, task.line);
+    #[cfg(unix)]
+    if isolate::is_served() {
+        return Ok(());
+    }
+    let advice = if cfg!(unix) {
+        "call celeriac::worker::serve_isolated(app) first in main"
+    } else {
+        "which needs a Unix system"
+    };
+    Err(Error::Settings(format!("{of_task}: {advice}")))
+}
+
+fn rate_limit(task: &'static TaskDef) -> Option<(&'static str, RateLimit)> {
+    Some((task.name, task.options.rate_limit?))
 }
 
 /// `celeriac@<host>`.

@@ -11,5 +11,6 @@ mod publishing;
 mod sessions;
 mod setup;
 mod stalls;
+mod steering;
 mod tap;
 mod tls;

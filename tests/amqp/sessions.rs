@@ -101,7 +101,7 @@ async fn publishes_acks_and_the_close_reach_the_broker_in_the_order_of_the_calls
     publish(&mut session, 1);
     session.ack(4);
     publish(&mut session, 2);
-    within(session.close()).await;
+    within(session.close()).await.unwrap();
     let methods = tap.methods().into_iter().map(|(_, class, method)| (class, method));
     let interesting = methods.filter(|it| [PUBLISH, ACK, CHANNEL_CLOSE].contains(it));
     let expected: Vec<_> = [
@@ -196,7 +196,7 @@ async fn a_session_ends_with_its_queue_and_with_its_connection() {
     let error = end(&mut session).await;
     assert!(error.is_connection(), "{error:?}");
     let again = open(&setup, "s").await;
-    within(again.close()).await;
+    within(again.close()).await.unwrap();
 }
 
 /// How a session is given up.
@@ -226,7 +226,7 @@ async fn hand_over(kind: QueueKind, way: Way) {
     Log::default().fill(&mut second, |log| log.ended() == 1).await;
     assert_eq!(text(&take(&mut first, 1).await[0]), "mark", "the second one only stands by");
     match way {
-        Way::Close => within(first.close()).await,
+        Way::Close => within(first.close()).await.unwrap(),
         Way::Drop => drop(first),
         Way::DropWhilePublishing => {
             let big = message(vec![b'x'; 4 << 20]);
@@ -246,7 +246,7 @@ async fn hand_over(kind: QueueKind, way: Way) {
     setup.vhost.wait_until("the channel is closed", closed).unwrap();
     assert_eq!(tap.count(CANCEL), 0, "{kind:?} {way:?}");
     assert!(connection.state().borrow().is_connected(), "only the channel has ended");
-    within(second.close()).await;
+    within(second.close()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

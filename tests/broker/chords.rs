@@ -299,7 +299,7 @@ async fn the_next_worker_goes_on_where_the_joiner_was_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_in_a_shard_that_is_no_record_goes_to_the_dead_letters() {
+async fn a_message_in_a_shard_that_is_no_record_is_parked() {
     let bundle = Bundle::joining("chord-poison").await;
     let worker = bundle.worker().await;
     let properties = serde_json::json!({"content_type": "text/plain", "delivery_mode": 2});
@@ -308,13 +308,11 @@ async fn a_message_in_a_shard_that_is_no_record_goes_to_the_dead_letters() {
         bundle.vhost.publish(exchange, "join.0", &properties, b"hello").ok()?.then_some(())
     };
     bundle.vhost.wait_until("the shard is there", routed).unwrap();
-    let dead = celeriac::amqp::topology::dead_queue();
-    let found = || bundle.vhost.messages(dead).ok().filter(|all| all.len() == 1);
-    let found = xtask::wait_until("it is with the dead letters", PATIENCE, found).unwrap();
+    let found = || bundle.vhost.messages("celeriac.join.0.dead").ok().filter(|all| all.len() == 1);
+    let found = xtask::wait_until("it is parked", PATIENCE, found).unwrap();
     assert_eq!(found[0].payload, b"hello");
     let reason = found[0].header("dead_error").and_then(|text| text.as_str()).unwrap();
     assert!(reason.contains("text/plain"), "{reason}");
-    bundle.vhost.purge(dead).unwrap();
     bundle.begin(sums(2, total())).await;
     bundle.probe.seen(1).await;
     bundle.nothing_is_left();

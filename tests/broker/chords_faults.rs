@@ -60,7 +60,7 @@ async fn a_body_waits_for_room_in_its_queue_and_no_other_one_is_called_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_shard_cannot_use_is_found_with_the_dead_letters_whatever_its_headers() {
+async fn what_a_shard_cannot_use_is_parked_whatever_its_headers() {
     let bundle = Bundle::joining("chord-wrong").await;
     let worker = bundle.worker().await;
     // So much that nothing can be added to it in one frame.
@@ -73,14 +73,16 @@ async fn what_a_shard_cannot_use_is_found_with_the_dead_letters_whatever_its_hea
     bundle.vhost.wait_until("the shard is there", routed).unwrap();
     let begun = bundle.begin(sums(2, total_in("elsewhere"))).await;
     bundle.parts(&begun.opens[0], [(99, 7)]).await;
-    let dead = celeriac::amqp::topology::dead_queue();
-    let found = || bundle.vhost.messages(dead).ok().filter(|all| all.len() == 2);
-    let found = xtask::wait_until("both are with the dead letters", PATIENCE, found).unwrap();
+    let dead = ["celeriac.join.0.dead", "celeriac.join.1.dead"];
+    let found = || {
+        let of = |queue| bundle.vhost.messages(queue).unwrap_or_default();
+        Some(dead.map(of).concat()).filter(|all| all.len() == 2)
+    };
+    let found = xtask::wait_until("both are parked", PATIENCE, found).unwrap();
     assert!(found.iter().all(|it| it.header("dead_reason") == Some(&json!("join-record"))));
     assert!(found.iter().any(|it| it.payload == b"hello"));
     let part = found.iter().find(|it| it.header("i") == Some(&json!(99))).unwrap();
     assert_eq!((&*part.payload, part.header("x")), (&[7][..], Some(&json!("x"))));
-    bundle.vhost.purge(dead).unwrap();
     bundle.begin(sums(2, total())).await;
     bundle.probe.seen(1).await;
     bundle.nothing_is_left();
@@ -92,12 +94,13 @@ async fn an_outcome_that_is_too_large_to_be_sent_fails_and_its_caller_is_told() 
     let change = |config: &mut celeriac::Config| {
         brisk(config);
         config.join_max_body = 10_000;
+        config.join_max_message = Some(15_000);
         config.result_serializer = Some(Serializer::Json);
     };
     let bundle = Bundle::joining_with("chord-large", change).await;
     let worker = bundle.worker().await;
     let Canvas::Task(mut body) = total() else { panic!("it is a task") };
-    body.kwargs.insert("large", "x".repeat(20_000));
+    body.kwargs.insert("large", "x".repeat(15_000));
     let begun = bundle.begin(sums(2, Canvas::Task(body))).await;
     // A list that grows when it is written as JSON.
     let listed = Open {
@@ -117,7 +120,7 @@ async fn an_outcome_that_is_too_large_to_be_sent_fails_and_its_caller_is_told() 
     assert_eq!(reports.iter().map(|it| &it.task_id).collect::<Vec<_>>(), ids.each_ref());
     for report in reports {
         let text = Exception::from_value(&report.result).unwrap().to_string();
-        assert!(text.contains("bytes where 20000 are allowed"), "{text}");
+        assert!(text.contains("bytes where 15000 are allowed"), "{text}");
     }
     bundle.nothing_is_left();
     stop(worker).await;

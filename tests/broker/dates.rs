@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use celeriac::protocol::{Expires, TaskState};
 use jiff::Timestamp;
+use xtask::QueueDepth;
 
 use crate::bundle::{Bundle, PATIENCE, stop};
 use crate::tasks::{hold, note, now};
@@ -44,26 +45,64 @@ async fn an_expired_task_is_revoked_and_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_waits_for_its_date_runs_once_although_the_connection_is_cut() {
-    let bundle = Bundle::new("eta-cut").await;
+async fn a_task_that_expires_before_it_is_due_is_revoked_when_it_expires() {
+    let bundle = Bundle::new("expires-first").await;
+    let worker = bundle.worker().await;
+    let call = note::s("never".to_owned())
+        .countdown(Duration::from_secs(7 * 24 * 3600))
+        .expires(Expires::In(Duration::from_secs(4)));
+    let result = bundle.client.send(call).await.unwrap();
+    let error = result.get(PATIENCE).await.unwrap_err();
+    assert!(error.failure().unwrap().is("TaskRevokedError"), "{error:?}");
+    assert!(bundle.probe.runs().is_empty());
+    stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_expires_before_any_worker_sees_it_is_revoked_all_the_same() {
+    let bundle = Bundle::new("expires-unseen").await;
+    let worker = bundle.worker_with(|worker| worker.queues(["other"])).await;
+    let call = note::s("unseen".to_owned()).expires(Expires::In(Duration::from_secs(1)));
+    let result = bundle.client.send(call).await.unwrap();
+    let error = result.get(PATIENCE).await.unwrap_err();
+    assert!(error.failure().unwrap().is("TaskRevokedError"), "{error:?}");
+    stop(worker).await;
+    bundle.settled();
+}
+
+/// No binding leads from the delay queues to a queue of this name alone.
+const HELD: &str = "held.*";
+
+async fn bundle_that_holds(hint: &str) -> Bundle {
+    Bundle::with(hint, |config| config.task_default_queue = HELD.to_owned()).await
+}
+
+fn wait_for_held(bundle: &Bundle, ready: u64, unacked: u64) {
+    bundle.vhost.wait_for_depth(HELD, QueueDepth { ready, unacked }, PATIENCE).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_in_the_worker_runs_once_although_the_connection_is_cut() {
+    let bundle = bundle_that_holds("eta-cut").await;
     let worker = bundle.worker().await;
     let call = note::s("later".to_owned()).countdown(Duration::from_secs(8));
     let result = bundle.client.send(call).await.unwrap();
-    bundle.wait_for_depth(0, 1);
+    wait_for_held(&bundle, 0, 1);
     bundle.cut_and_wait("consume");
     assert_eq!(result.get(PATIENCE).await.unwrap(), "later");
     stop(worker).await;
-    bundle.settled();
+    wait_for_held(&bundle, 0, 0);
     assert_eq!(bundle.probe.runs().len(), 1, "the copy of the lost connection is given up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_waits_for_its_date_is_given_back_at_shutdown() {
-    let bundle = Bundle::new("eta-stop").await;
+async fn a_task_that_waits_in_the_worker_is_given_back_at_shutdown() {
+    let bundle = bundle_that_holds("eta-stop").await;
     let worker = bundle.worker().await;
     let call = hold::s("later".to_owned()).countdown(Duration::from_secs(3600));
     bundle.client.send(call).await.unwrap();
-    bundle.wait_for_depth(0, 1);
+    wait_for_held(&bundle, 0, 1);
     stop(worker).await;
-    bundle.wait_for_depth(1, 0);
+    wait_for_held(&bundle, 1, 0);
 }

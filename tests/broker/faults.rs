@@ -1,7 +1,6 @@
 //! Faults that the shared broker can be made to show: connections cut, queues deleted.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use celeriac::amqp::PublishError;
 use celeriac::worker::Error;
@@ -31,7 +30,7 @@ async fn nothing_is_lost_when_the_worker_s_connections_are_cut() {
     let (distinct, duplicates) = bundle.probe.counts();
     println!("worker's connections cut: {distinct} of 500 done, {duplicates} run twice");
     assert_eq!(distinct, 500);
-    assert!(duplicates <= SLOTS, "only what ran may run again: {duplicates}");
+    assert_eq!(duplicates, 0, "what ran is known when it comes again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,14 +183,12 @@ async fn a_worker_that_cannot_consume_again_finishes_what_runs_and_says_so() {
     let bundle = Bundle::with("no-consume", |config| config.broker_connection_retry = false).await;
     let worker = bundle.worker().await;
     let held = hold::delay(&bundle.client, "x".to_owned()).await.unwrap();
-    let later = hold::s("later".to_owned()).countdown(Duration::from_secs(3600));
-    bundle.client.send(later).await.unwrap();
     bundle.probe.seen(1).await;
     let consuming = bundle.connections("consume", 1);
     let path = ["vhost-limits", bundle.vhost.name(), "max-connections"];
     bundle.vhost.management().put(&path, &serde_json::json!({"value": 0})).unwrap();
     bundle.cut(&consuming);
-    bundle.wait_for_depth(2, 0);
+    bundle.wait_for_depth(1, 0);
     bundle.probe.open(1);
     assert_eq!(held.get(PATIENCE).await.unwrap(), "x");
     let error = within(worker.wait()).await.unwrap_err();

@@ -10,25 +10,26 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
-use crate::tree::{Tree, call, canvas, meaning, trees};
+use crate::fallible::run;
+use crate::tree::{Tree, canvas, meaning, trees};
 use crate::workflow::brisk;
 
 #[task(name = "wrap")]
 async fn wrap(first: Value, #[default] second: Option<Value>) -> Value {
-    call("wrap", &arguments(first, second))
+    run("wrap", &arguments(first, second)).unwrap()
 }
 
 #[task(name = "digest")]
 async fn digest(first: Value, #[default] second: Option<Value>) -> Value {
-    call("digest", &arguments(first, second))
+    run("digest", &arguments(first, second)).unwrap()
 }
 
-fn arguments(first: Value, second: Option<Value>) -> Vec<Value> {
+pub(crate) fn arguments(first: Value, second: Option<Value>) -> Vec<Value> {
     std::iter::once(first).chain(second).collect()
 }
 
 /// A tree as it is: composing it without types would flatten it as Celery does.
-struct AsItIs(Canvas);
+pub(crate) struct AsItIs(pub(crate) Canvas);
 
 impl Step for AsItIs {
     type In = Dynamic;
@@ -40,19 +41,23 @@ impl Step for AsItIs {
     }
 }
 
-/// So many random trees, which the seed decides.
-fn random_trees(seed: [u8; 32], count: usize) -> Vec<Tree> {
+/// So many random values, which the seed decides.
+pub(crate) fn random<T: Strategy>(strategy: T, seed: [u8; 32], count: usize) -> Vec<T::Value> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let mut tree = || trees().new_tree(&mut runner).unwrap().current();
-    (0..count).map(|_| tree()).collect()
+    let mut value = || strategy.new_tree(&mut runner).unwrap().current();
+    (0..count).map(|_| value()).collect()
+}
+
+pub(crate) fn random_seed() -> [u8; 32] {
+    let seed = *uuid::Uuid::new_v4().as_bytes();
+    [seed, seed].concat().try_into().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_workflows_give_what_they_mean() {
-    let seed = *uuid::Uuid::new_v4().as_bytes();
-    let seed: [u8; 32] = [seed, seed].concat().try_into().unwrap();
-    let trees = random_trees(seed, 40);
+    let seed = random_seed();
+    let trees: Vec<Tree> = random(trees(), seed, 40);
     let bundle = Bundle::with("fleet", brisk).await;
     let workers = [bundle.worker().await, bundle.worker().await];
     let mut begun = Vec::new();

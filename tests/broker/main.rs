@@ -2,20 +2,34 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adding;
+mod balance;
 mod blocking;
 mod bundle;
 mod canvas;
 mod chords;
 mod chords_faults;
+mod control;
 mod dates;
 mod dead_letters;
+mod delays;
 mod failures;
+#[path = "../canvas/fallible.rs"]
+mod fallible;
 mod faults;
 mod faults_node;
 mod fleet;
 mod lineage;
+mod liveness;
+mod permits;
+mod priorities;
 mod probe;
+mod rates;
+mod reaper;
+mod redelivery;
 mod results;
+mod retries;
+mod revoke;
 mod round_trip;
 mod send;
 mod sending;
@@ -23,6 +37,9 @@ mod shutdown;
 mod start;
 mod states;
 mod tasks;
+mod time_limits;
 #[path = "../canvas/tree.rs"]
 mod tree;
+mod unique;
+mod unlucky;
 mod workflow;

@@ -47,6 +47,13 @@ impl Probe {
         let _ = within(enough).await.unwrap();
     }
 
+    /// Waits until something more is recorded.
+    pub(crate) async fn seen_more(&self) {
+        let mut runs = self.0.runs.subscribe();
+        runs.mark_unchanged();
+        runs.changed().await.unwrap();
+    }
+
     /// Lets this many tasks through the gate, now or later.
     pub(crate) fn open(&self, count: usize) {
         self.0.gate.add_permits(count);

@@ -78,6 +78,13 @@ pub(crate) async fn now(probe: State<Probe>) -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// Says by how many milliseconds it runs later than it was to.
+#[task(name = "tests.due")]
+pub(crate) async fn due(number: usize, at_ms: i64, probe: State<Probe>) {
+    let late_ms = jiff::Timestamp::now().as_millisecond() - at_ms;
+    probe.record(format!("{number} {late_ms}"));
+}
+
 /// Two reports of progress, a gate after each.
 #[task(name = "tests.steps")]
 pub(crate) async fn steps(cx: Context, probe: State<Probe>) -> Result<i64, TaskError> {
@@ -112,6 +119,13 @@ pub(crate) async fn panics(probe: State<Probe>) -> i64 {
 #[task(name = "tests.reject")]
 pub(crate) async fn reject() -> Result<(), TaskError> {
     Err(TaskError::reject("not mine", false))
+}
+
+/// Gives its message back, again and again.
+#[task(name = "tests.gives_back")]
+pub(crate) async fn gives_back(probe: State<Probe>) -> Result<(), TaskError> {
+    probe.record("gives back");
+    Err(TaskError::reject("later", true))
 }
 
 /// Wants to run on a second delivery only.

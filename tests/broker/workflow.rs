@@ -120,7 +120,7 @@ impl Bundle {
             let what = format!("{queue} holds nothing but a mark");
             xtask::wait_until(&what, PATIENCE, empty).unwrap();
         }
-        for queue in [topology::dead_queue(), "celeriac.dead"] {
+        for queue in [topology::dead_queue(), "celeriac.dead", "celeriac.dead-letters.dead"] {
             let dead = self.vhost.queue_depth(queue).map_or(0, |depth| depth.ready);
             assert_eq!(dead, 0, "{queue}");
         }

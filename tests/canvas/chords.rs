@@ -1,7 +1,7 @@
 //! Chords as they are sent: the body once in the opening record, and links instead of copies.
 
 use celeriac::protocol::canvas::{Call, Ids, JoinDefaults, Lowered, failed_with, lower};
-use celeriac::protocol::join::{self, Link, Mode, Parent};
+use celeriac::protocol::join::{self, Link, Mode, Parent, Place};
 use celeriac::protocol::{CallOptions, Signature, Value};
 
 use super::shapes::{call, canvas, chain, chord, group, lowered, options};
@@ -53,7 +53,7 @@ fn a_chord_is_one_open_and_linked_parts() {
         let expected = Link {
             chord: open.chord.clone(),
             route: open.route.clone(),
-            index,
+            index: Place::from(index),
             is_final: true,
             stack: vec![],
             root: Some(root),
@@ -85,8 +85,8 @@ fn every_step_of_a_chain_in_a_header_carries_the_link_and_the_last_ends_it() {
     assert_eq!(names(&lowered.calls), ["a", "d"]);
     let rest = rest(&lowered.calls[0]);
     assert_eq!(names(&rest), ["b", "c"]);
-    let finals =
-        [&lowered.calls[0], &rest[0], &rest[1]].map(|it| (link(it).index, link(it).is_final));
+    let finals = [&lowered.calls[0], &rest[0], &rest[1]]
+        .map(|it| (link(it).index.index(), link(it).is_final));
     assert_eq!(finals, [(0, false), (0, false), (0, true)]);
     assert!(rest.iter().all(|it| options(it).reply_to.as_deref() == Some("")));
     check_ids_are_unique(&lowered);
@@ -97,13 +97,13 @@ fn a_chord_in_a_header_is_one_part_and_delivers_by_its_body() {
     let lowered = lowered(&chord(&[chord(&[t("a"), t("b")], &t("inner"))], &t("outer")), CALLER);
     let [outer, inner] = &lowered.opens[..] else { panic!("two chords") };
     assert_eq!((outer.size, inner.size), (1, 2));
-    let parent = Parent { route: outer.route.clone(), chord: outer.chord.clone(), index: 0 };
+    let parent = Parent { route: outer.route.clone(), chord: outer.chord.clone(), index: 0.into() };
     assert_eq!(
         (inner.parent.as_ref(), inner.stack.as_slice()),
         (Some(&parent), &[outer.chord.clone()][..])
     );
     let body = link(inner.body.as_ref().unwrap());
-    assert_eq!((body.chord, body.index, body.is_final), (outer.chord.clone(), 0, true));
+    assert_eq!((body.chord, body.index, body.is_final), (outer.chord.clone(), 0.into(), true));
     let part = link(&lowered.calls[0]);
     assert_eq!((part.chord, part.stack), (inner.chord.clone(), vec![outer.chord.clone()]));
 }
@@ -114,7 +114,7 @@ fn a_group_in_a_header_is_a_chord_without_body() {
     let lowered = lowered(&chord(&[t("x"), member], &t("sum")), CALLER);
     let [outer, inner] = &lowered.opens[..] else { panic!("two chords") };
     assert_eq!((outer.size, inner.size, inner.body.as_ref()), (2, 2, None));
-    assert_eq!(inner.parent.as_ref().map(|it| it.index), Some(1));
+    assert_eq!(inner.parent.as_ref().map(|it| it.index.clone()), Some(1.into()));
     assert_eq!(names(&lowered.calls), ["x", "a", "b"]);
     check_ids_are_unique(&lowered);
 }
@@ -226,7 +226,7 @@ fn a_part_of_a_chord_that_is_replaced_hands_its_link_on() {
     let link_of_task = Link {
         chord: "outer".to_owned(),
         route: "join.1".to_owned(),
-        index: 3,
+        index: 3.into(),
         is_final: true,
         ..Link::default()
     };
@@ -237,7 +237,7 @@ fn a_part_of_a_chord_that_is_replaced_hands_its_link_on() {
     assert_eq!(by_chain.result.id(), "me");
     let by_chord = lower(canvas(&chord(&[t("a")], &t("b"))), call(options_of_task)).unwrap();
     let open = &by_chord.opens[0];
-    assert_eq!(open.parent.as_ref().map(|it| it.index), Some(3));
+    assert_eq!(open.parent.as_ref().map(|it| it.index.clone()), Some(3.into()));
     assert_eq!(options(open.body.as_ref().unwrap()).task_id.as_deref(), Some("me"));
 }
 

@@ -3,6 +3,8 @@
 mod captures;
 mod chords;
 mod dynamic;
+mod failing;
+mod fallible;
 mod garbage;
 mod limits;
 mod random;

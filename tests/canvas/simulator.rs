@@ -1,17 +1,18 @@
 //! Workers and a joiner in memory: they run what lowering gives, message by message, in any order.
 //!
-//! The rules are those of workers and of the join protocol, as few as values need: a task that
+//! The rules are those of workers and of the join protocol, as few as results need: a task that
 //! ends calls the next step of its chain, or delivers its part of a chord; a chord that is complete
-//! calls its body, or delivers the part that it stands for.
+//! calls its body, or delivers the part that it stands for. One that fails calls its errbacks, and
+//! whatever was to follow has failed with it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use celeriac::protocol::canvas::{Call, Canvas, Ids, Lowered, ResultTree, lower};
-use celeriac::protocol::join::{Link, Open};
-use celeriac::protocol::{CallOptions, Limits, Signature, Value, msgpack};
+use celeriac::protocol::canvas::{Call, Canvas, Ids, Lowered, ResultTree, failed_with, lower};
+use celeriac::protocol::join::{Failure, Link, Mode, Open};
+use celeriac::protocol::{CallOptions, Exception, Limits, Map, Signature, Value, msgpack, repr};
 
+use super::fallible::{self, TOLD};
 use super::shapes::options;
-use super::tree::call;
 
 pub(crate) const CALLER: &str = "caller";
 
@@ -24,6 +25,14 @@ pub(crate) struct Simulator {
     chords: HashMap<String, Chord>,
     /// What the caller was told.
     pub(crate) results: HashMap<String, Value>,
+    /// The exceptions that the caller was told of.
+    pub(crate) failures: BTreeMap<String, String>,
+    /// What the caller was told more than once to have failed with a task before it.
+    pub(crate) told_twice: Vec<String>,
+    /// Tasks that ran, and whether they succeeded.
+    pub(crate) runs: BTreeMap<String, bool>,
+    /// Calls of errbacks.
+    pub(crate) errbacks: BTreeMap<(i64, String), usize>,
     /// How often each task was published.
     pub(crate) published: HashMap<String, usize>,
     /// Messages that are still to come twice.
@@ -35,9 +44,11 @@ pub(crate) struct Simulator {
     ran: HashSet<String>,
 }
 
+type Part = Result<Value, Failure>;
+
 struct Chord {
     open: Open,
-    values: Vec<Option<Value>>,
+    parts: Vec<Option<Part>>,
     ended: bool,
 }
 
@@ -86,8 +97,8 @@ impl Simulator {
         for open in lowered.opens {
             let open =
                 Open::from_value(open.chord.clone(), travel(&open.to_value())).expect("open");
-            let values = vec![None; open.size as usize];
-            let chord = Chord { open, values, ended: false };
+            let parts = vec![None; open.size as usize];
+            let chord = Chord { open, parts, ended: false };
             self.chords.entry(chord.open.chord.clone()).or_insert(chord);
         }
         for call in lowered.calls {
@@ -116,7 +127,18 @@ impl Simulator {
         if replaces && task.task == "digest" {
             return self.replace(task, it, &id);
         }
-        let value = call(&task.task, &task.args);
+        if task.task == TOLD {
+            return self.errback(&task.args);
+        }
+        let result = fallible::run(&task.task, &task.args);
+        self.runs.insert(id.clone(), result.is_ok());
+        match result {
+            Ok(value) => self.succeeded(task, it, id, value),
+            Err(exception) => self.failed(task, it, &id, &exception),
+        }
+    }
+
+    fn succeeded(&mut self, task: &Signature, it: CallOptions, id: String, value: Value) {
         if it.reply_to.as_deref() == Some(CALLER) {
             self.results.insert(id.clone(), value.clone());
         }
@@ -126,8 +148,45 @@ impl Simulator {
             self.next(next, value, rest, (root, id.clone()), Ids::derived(id));
         } else if let Some(link) = link(task) {
             assert!(link.is_final, "{id} ends without delivering its part");
-            self.deliver(&link.chord, link.index, value, &id);
+            self.deliver(&link.chord, link.index.index(), Ok(value), &id);
         }
+    }
+
+    fn failed(&mut self, task: &Signature, it: CallOptions, id: &str, exception: &Exception) {
+        if it.reply_to.as_deref() == Some(CALLER) {
+            self.failures.insert(id.to_owned(), repr::exception(exception));
+        }
+        self.doom(&it.chain.unwrap_or_default(), exception);
+        if let Some(link) = link(task) {
+            let failure = Failure::new(exception.clone(), &*task.task, id);
+            self.deliver(&link.chord, link.index.index(), Err(failure), id);
+        }
+        self.call_errbacks(it.link_error, id);
+    }
+
+    /// What was to follow has failed, too.
+    fn doom(&mut self, rest: &[Signature], exception: &Exception) {
+        for doomed in failed_with(rest) {
+            if doomed.reply_to.as_deref() == Some(CALLER) {
+                let id = doomed.task_id;
+                if self.failures.insert(id.clone(), repr::exception(exception)).is_some() {
+                    self.told_twice.push(id);
+                }
+            }
+        }
+    }
+
+    fn call_errbacks(&mut self, errbacks: Vec<Signature>, id: &str) {
+        let errbacks = errbacks.into_iter().map(|it| Canvas::from_signature(it).expect("a task"));
+        let group = Canvas::group(errbacks.collect()).expect("a group");
+        let ids = Ids::derived(format!("{id}/errbacks"));
+        let call = Call { args: vec![id.into()], ids, ..Call::default() };
+        self.publish(lower(group, call).expect("a workflow"));
+    }
+
+    fn errback(&mut self, args: &[Value]) {
+        let [Value::String(id), Value::Int(number)] = args else { panic!("{TOLD} of {args:?}") };
+        *self.errbacks.entry((*number, id.clone())).or_default() += 1;
     }
 
     /// The replacement has the id of the task, its place in the workflow and its link.
@@ -172,17 +231,25 @@ impl Simulator {
         self.publish(lowered);
     }
 
-    fn deliver(&mut self, chord: &str, index: u32, value: Value, last: &str) {
+    fn deliver(&mut self, chord: &str, index: u32, part: Part, last: &str) {
         let chord = self.chords.get_mut(chord).expect("the chord is open");
-        let place = chord.values.get_mut(index as usize).expect("within the size");
+        let place = chord.parts.get_mut(index as usize).expect("within the size");
         // The first one wins.
-        place.get_or_insert(value);
-        if chord.ended || chord.values.contains(&None) {
+        let part = place.get_or_insert(part);
+        if chord.ended {
+            return;
+        }
+        let open = chord.open.clone();
+        if let (Err(failure), Mode::FailFast) = (&*part, open.mode) {
+            chord.ended = true;
+            let failure = failure.clone();
+            return self.chord_failed(open, &failure, last);
+        }
+        if chord.parts.contains(&None) {
             return;
         }
         chord.ended = true;
-        let values: Vec<_> = chord.values.iter().flatten().cloned().collect();
-        let open = chord.open.clone();
+        let values: Vec<_> = chord.parts.iter().flatten().map(|it| entry(it, open.mode)).collect();
         match (open.body, open.parent) {
             (Some(body), _) => {
                 let id = celeriac::protocol::join::body_id(&open.chord);
@@ -195,8 +262,37 @@ impl Simulator {
                     Ids::derived(id),
                 );
             }
-            (None, Some(parent)) => self.deliver(&parent.chord, parent.index, values.into(), last),
+            (None, Some(parent)) => {
+                self.deliver(&parent.chord, parent.index.index(), Ok(values.into()), last);
+            }
             (None, None) => panic!("a chord that nobody waits for"),
+        }
+    }
+
+    fn chord_failed(&mut self, open: Open, failure: &Failure, last: &str) {
+        let raised = repr::exception(&failure.exc);
+        let text = format!("Dependency {} raised {raised}", failure.task_id);
+        let exception = Exception::new("celery.exceptions", "ChordError", text);
+        let body = open.body.clone().map(|body| Canvas::from_signature(body).expect("a workflow"));
+        let id = body.map_or(open.chord, |body| body.result_id().expect("an id"));
+        self.doom(&open.body.into_iter().collect::<Vec<_>>(), &exception);
+        if let Some(parent) = open.parent {
+            let failure = Failure::new(exception, "", &*id);
+            self.deliver(&parent.chord, parent.index.index(), Err(failure), last);
+        }
+        self.call_errbacks(open.errbacks, &id);
+    }
+}
+
+/// An entry of the list of results.
+fn entry(part: &Part, mode: Mode) -> Value {
+    match (part, mode) {
+        (Ok(value), Mode::FailFast) => value.clone(),
+        (Ok(value), Mode::Collect) => Map::from_iter([("ok", value.clone())]).into(),
+        (Err(failure), _) => {
+            let failure = failure.encode().expect("MessagePack");
+            let failure = msgpack::decode(&failure, &Limits::default()).expect("MessagePack");
+            Map::from_iter([("err", failure)]).into()
         }
     }
 }

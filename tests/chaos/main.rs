@@ -1,182 +1,89 @@
-//! Chords while workers, their joiners and the broker are killed with -9 at random moments.
+//! Tasks and chords while workers, connections and the broker are killed, cut, stalled and
+//! stopped, at moments that a printed seed decides.
 //!
-//! Every part returns its position and a value that is new in each run of it. So a body that gets
-//! a list which is incomplete, out of order, or another one the second time, is found out.
+//! Every task leaves a mark when it runs, and its result comes back to the caller: so a task that
+//! is lost, and one that runs twice, is found out. Every part of a chord returns its position and
+//! a value that is new in each run of it: so a body that gets a list which is incomplete, out of
+//! order, or another one the second time, is found out too.
 //!
-//! A test program without a harness, because it runs itself as the workers that it kills.
-//! `CELERIAC_TEST_CHAOS_CHORDS` and `CELERIAC_TEST_CHAOS_SEED` set how many chords there are, and
-//! whom and when it kills; `cargo xtask chaos` does much more than the test.
+//! A test program without a harness, because it runs itself as the workers that it kills. Few
+//! tasks and chords as a test; `cargo xtask chaos` takes many, and chooses the faults.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "tells what it did, as test programs do")]
 
+mod chords;
 mod dice;
 mod effects;
+mod fault;
+mod fleet;
+mod load;
+mod marks;
+mod table;
+mod tasks;
 mod worker;
 
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use celeriac::amqp::{Connection, ConnectionOptions, Publish, Publisher, topology};
-use celeriac::protocol::canvas::{Call, Canvas, lower};
-use celeriac::protocol::join::Record;
-use celeriac::protocol::{self, CallOptions, Value};
-use celeriac::{Client, Signature};
-use xtask::{PrivateNode, Spawned};
+use celeriac::amqp::{Connection, ConnectionOptions};
 
-use dice::Dice;
-use effects::Effects;
+use fault::Fault;
 
-/// Parts of each chord.
-const PARTS: i64 = 10;
-/// Workers at any time.
-const WORKERS: usize = 3;
-/// Chords that are begun between two kills.
-const CHORDS_EACH: usize = 12;
-/// Every so many kills, the broker's turn comes.
-const BROKER_TURN: usize = 9;
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 
-fn main() {
+fn main() -> ExitCode {
     if let Some(url) = worker::url() {
-        worker::run(&url);
-        return;
+        return worker::run(&url);
     }
-    if !is_wanted(std::env::args().skip(1)) {
+    let Some(names) = wanted(std::env::args().skip(1)) else {
         println!("running 0 tests\n");
-        return;
+        return ExitCode::SUCCESS;
+    };
+    if names.is_empty() {
+        println!("running 0 tests: no fault has such a name\n");
+        return ExitCode::SUCCESS;
     }
-    println!("running 1 test");
+    println!("running {} tests", names.len());
+    let seed = setting("CELERIAC_TEST_CHAOS_SEED").unwrap_or_else(dice::seed);
+    println!("chaos: seed {seed}");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(run());
-    println!("\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n");
+    let mut rows = Vec::new();
+    for name in &names {
+        match Fault::named(name) {
+            Some(fault) => rows.push(runtime.block_on(tasks::run(fault, seed))),
+            None => runtime.block_on(chords::run(seed)),
+        }
+        println!("test {name} ... ok");
+    }
+    table::print(&rows);
+    println!(
+        "\ntest result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        names.len()
+    );
+    ExitCode::SUCCESS
 }
 
-/// Whether the arguments of a test program ask for this test.
-fn is_wanted(arguments: impl Iterator<Item = String>) -> bool {
+/// The names of the tests that the arguments of a test program ask for; `None` if they ask for
+/// something else.
+fn wanted(arguments: impl Iterator<Item = String>) -> Option<Vec<&'static str>> {
     let mut filters = Vec::new();
     for argument in arguments {
         if argument == "--list" || argument == "--ignored" {
-            return false;
+            return None;
         }
         if !argument.starts_with('-') {
             filters.push(argument);
         }
     }
-    filters.is_empty() || filters.iter().any(|filter| "chaos".contains(filter))
+    let all = Fault::ALL.iter().map(|fault| fault.name()).chain(["chords"]);
+    let wanted = |name: &&str| filters.is_empty() || filters.iter().any(|it| name.contains(&**it));
+    Some(all.filter(wanted).collect())
 }
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
-}
-
-async fn run() {
-    let chords = setting("CELERIAC_TEST_CHAOS_CHORDS").unwrap_or(100) as usize;
-    let seed = setting("CELERIAC_TEST_CHAOS_SEED").unwrap_or_else(dice::seed);
-    println!("chaos: {chords} chords of {PARTS} parts, seed {seed}");
-    let started = Instant::now();
-    let mut dice = Dice::new(seed);
-    let mut node = tokio::task::block_in_place(PrivateNode::start).unwrap();
-    let mut workers: Vec<Spawned> = (0..WORKERS).map(|_| worker::spawn(node.url())).collect();
-    let client = Client::connect(worker::config(node.url())).await.unwrap();
-    let effects = Effects::listen(node.url()).await;
-    let (mut begun, mut killed, mut broker_killed) = (Vec::new(), 0, 0);
-    while begun.len() < chords {
-        for _ in 0..CHORDS_EACH.min(chords - begun.len()) {
-            begun.push(begin(&client).await);
-        }
-        // Random moments are the point.
-        tokio::time::sleep(Duration::from_millis(100 + dice.below(900))).await;
-        if (killed + broker_killed) % BROKER_TURN == BROKER_TURN - 2 {
-            broker_killed += 1;
-            tokio::task::block_in_place(|| {
-                node.kill_9()?;
-                node.start_again()
-            })
-            .unwrap();
-        } else {
-            killed += 1;
-            let victim = dice.below(WORKERS as u64) as usize;
-            // A child that is dropped is killed.
-            workers[victim] = worker::spawn(node.url());
-        }
-    }
-    let told = effects.of_all(&begun, PATIENCE).await;
-    let repeated = effects::check(&begun, &told, PARTS);
-    tokio::task::block_in_place(|| nothing_is_left(&node));
-    println!(
-        "chaos: {chords} chords of {PARTS} parts in {:.1} s; workers killed {killed} times, the \
-         broker {broker_killed} times; each body told its complete list, {repeated} of them more \
-         than once, and the same each time; nothing left",
-        started.elapsed().as_secs_f64()
-    );
-    drop(workers);
-}
-
-/// Logs a chord, sends its parts, and tells the id of its body.
-async fn begin(client: &Client) -> String {
-    let part = |index: i64| {
-        Canvas::Task(protocol::Signature {
-            args: vec![index.into()],
-            ..protocol::Signature::new("chaos.part")
-        })
-    };
-    let body = Canvas::Task(protocol::Signature::new("chaos.body"));
-    let canvas = Canvas::chord((0..PARTS).map(part).collect(), body).unwrap();
-    let mut call = Call::default();
-    call.join.shards = client.config().join_shards;
-    call.options.reply_to = Some(effects::QUEUE.to_owned());
-    let lowered = lower(canvas, call).unwrap();
-    log_opens(client, &lowered.opens).await;
-    let calls = lowered.calls.into_iter().map(|call| {
-        let options = CallOptions::from_map(call.options).unwrap();
-        Signature::<Value>::new(call.task).args(call.args).with_options(options)
-    });
-    for sent in client.send_all(calls).await {
-        sent.unwrap();
-    }
-    lowered.result.id().to_owned()
-}
-
-async fn log_opens(client: &Client, opens: &[protocol::join::Open]) {
-    let publisher = Publisher::new(client.connection());
-    let publish = |open: &protocol::join::Open| {
-        let record = Record::Open(Box::new(open.clone())).encode().unwrap();
-        Publish::new(topology::results_exchange(), &*open.route, record)
-    };
-    let started = Instant::now();
-    loop {
-        let logged = publisher.publish_all(opens.iter().map(publish).collect::<Vec<_>>()).await;
-        match logged.into_iter().find_map(Result::err) {
-            None => return,
-            // The first worker has not declared the shards yet.
-            Some(error) if error.is_returned() && started.elapsed() < PATIENCE => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Some(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// Waits until the queues are empty but for the marks of the joiners.
-fn nothing_is_left(node: &PrivateNode) {
-    let queues = ["queues", "/"];
-    let mut seen = String::new();
-    let empty = || {
-        let list = node.management().get(&queues).ok()??;
-        let holds = |queue: &serde_json::Value| {
-            let number = |key: &str| queue[key].as_u64().unwrap_or(0);
-            let name = queue["name"].as_str().unwrap_or_default().to_owned();
-            let marks = u64::from(name.starts_with("celeriac.join."));
-            let (ready, unacked) = (number("messages_ready"), number("messages_unacknowledged"));
-            (ready > 0 || unacked > marks).then(|| format!("{name}: {ready} ready, {unacked}"))
-        };
-        let left: Vec<String> = list.as_array()?.iter().filter_map(holds).collect();
-        seen = left.join("; ");
-        left.is_empty().then_some(())
-    };
-    let waited = xtask::wait_until("nothing is left in any queue", PATIENCE, empty);
-    assert!(waited.is_ok(), "left: {seen}");
 }
 
 /// How the test itself connects: without giving up, and soon again.

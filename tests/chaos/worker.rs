@@ -1,12 +1,16 @@
 //! The processes that are killed: this program itself, as a worker with a joiner.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use celeriac::{App, Config, Value, Worker, task};
+use celeriac::{App, Config, TaskResult, Value, task};
 use xtask::Spawned;
 
+use crate::marks;
+
 const URL: &str = "CELERIAC_TEST_CHAOS_WORKER";
+const MARKS: &str = "CELERIAC_TEST_CHAOS_MARKS";
 
 /// The broker, if this process is to be a worker.
 pub(crate) fn url() -> Option<String> {
@@ -16,7 +20,23 @@ pub(crate) fn url() -> Option<String> {
 /// Starts this program as a worker.
 pub(crate) fn spawn(url: &str) -> Spawned {
     let program = std::env::current_exe().unwrap();
-    Spawned::start(Command::new(program).env(URL, url)).unwrap()
+    Spawned::start(named(&mut Command::new(program)).env(URL, url)).unwrap()
+}
+
+/// The same, of `processes` processes if that is not 0; its [`mark`]s go to the file `marks`.
+pub(crate) fn spawn_marking(url: &str, marks: &Path, processes: usize) -> Spawned {
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new(program);
+    if processes > 0 {
+        command.args(["--processes", &processes.to_string()]);
+    }
+    Spawned::start(named(&mut command).env(URL, url).env(MARKS, marks)).unwrap()
+}
+
+fn named(command: &mut Command) -> &mut Command {
+    // Every line is kept until the end.
+    let log = "warn,celeriac::cli=info";
+    command.args(["-n", &format!("{}@chaos", uuid::Uuid::new_v4())]).env("CELERIAC_LOG", log)
 }
 
 /// Settings of the workers and of the client.
@@ -24,6 +44,7 @@ pub(crate) fn config(url: &str) -> Config {
     Config::builder()
         .broker_url([url.parse().unwrap()])
         .broker_connection_retry_delay_max(Duration::from_secs(1))
+        .broker_heartbeat(4)
         .worker_concurrency(8)
         .worker_prefetch_multiplier(2)
         .join_shards(4)
@@ -32,14 +53,18 @@ pub(crate) fn config(url: &str) -> Config {
         .build()
 }
 
-/// Works until it is killed.
-pub(crate) fn run(url: &str) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let name = format!("{}@chaos", std::process::id());
-        let worker = Worker::new(App::new(config(url))).hostname(name);
-        worker.start().await.unwrap().wait().await.unwrap();
-    });
+/// Works until it is stopped or killed.
+pub(crate) fn run(url: &str) -> ExitCode {
+    celeriac::cli::main(App::new(config(url)))
+}
+
+/// Leaves its mark.
+#[task(name = "chaos.mark")]
+pub(crate) async fn mark(number: u64) -> TaskResult<u64> {
+    tokio::time::sleep(Duration::from_millis(number * 7 % 40)).await;
+    let path = PathBuf::from(std::env::var_os(MARKS).unwrap_or_default());
+    marks::leave(&path, number)?;
+    Ok(number)
 }
 
 /// Its position, and what no other run of it returns.

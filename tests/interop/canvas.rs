@@ -65,9 +65,9 @@ fn routed(setup: &Setup) -> Config {
     config
 }
 
-async fn check(queue: &'static str, serializer: Serializer) {
+async fn check(script: &str, queue: &'static str, serializer: Serializer) {
     let mixed = Mixed::start(queue, serializer).await;
-    let mut client = mixed.setup.python(&["canvas.py"]);
+    let mut client = mixed.setup.python(&[script]);
     client.env("INTEROP_MIXED", "1");
     let output = tokio::task::spawn_blocking(move || client.output()).await;
     let output = output.expect("the thread ends").expect("Python starts");
@@ -83,15 +83,20 @@ async fn check(queue: &'static str, serializer: Serializer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workflows_that_python_builds_in_json_run_on_both() {
-    check(OURS, Serializer::Json).await;
+    check("canvas.py", OURS, Serializer::Json).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workflows_that_python_builds_in_msgpack_run_on_both() {
-    check(OURS, Serializer::Msgpack).await;
+    check("canvas.py", OURS, Serializer::Msgpack).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workflows_that_python_builds_run_on_celery_s_queue() {
-    check(CELERYS, Serializer::Json).await;
+    check("canvas.py", CELERYS, Serializer::Json).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errbacks_are_called_as_often_as_by_celery() {
+    check("errbacks.py", OURS, Serializer::Json).await;
 }

@@ -172,6 +172,37 @@ def check_a_countdown_is_kept():
     assert datetime.datetime.fromisoformat(ran) - sent >= datetime.timedelta(seconds=1.5), ran
 
 
+def check_retries_are_seen_and_then_the_result():
+    seen = []
+    result = call("rs.flaky", 7)
+    assert result.get(timeout=PATIENCE, on_message=seen.append) == 7
+    retries = [message for message in seen if message["status"] == states.RETRY]
+    assert len(retries) == 2, seen
+    for number, message in enumerate(retries):
+        assert message["traceback"].endswith(f"Retry in 0.2s: ConnectionError('try {number}')")
+        error = app.backend.exception_to_python(message["result"])
+        assert type(error) is ConnectionError and error.args == (f"try {number}",), repr(error)
+        assert message["children"] == [[[result.id, None], None]], message
+
+
+def check_a_retry_may_have_other_arguments():
+    seen = []
+    result = call("rs.asks_again", "run")
+    assert result.get(timeout=PATIENCE, on_message=seen.append) == "run again"
+    assert [message["status"] for message in seen][:1] == [states.RETRY], seen
+
+
+def check_a_far_date_is_kept():
+    sent = datetime.datetime.now(datetime.timezone.utc)
+    ran = call("rs.now", countdown=4.2).get(timeout=PATIENCE)
+    assert datetime.datetime.fromisoformat(ran) - sent >= datetime.timedelta(seconds=4.2), ran
+
+
+def check_what_expires_before_it_is_due_is_revoked():
+    error = raised(call("rs.add", 1, 1, countdown=3600, expires=4))
+    assert isinstance(error, TaskRevokedError) and error.args == ("expired",), repr(error)
+
+
 def check_the_request_is_known():
     result = call("rs.request", "x", kwargs={"y": 1}, headers={"tenant": "acme"}, priority=3)
     facts = result.get(timeout=PATIENCE)

@@ -4,9 +4,12 @@
 
 mod canvas;
 mod canvas_tasks;
+mod control;
+mod delays;
 mod mixed;
 mod python_client;
 mod python_worker;
+mod sketch;
 mod tasks;
 
 use std::process::Command;

@@ -1,10 +1,11 @@
 """The Celery application of the interop tests: a client of Rust workers, and a worker for Rust
 clients. Its settings come from the environment, so that one file serves every combination."""
 
+import datetime
 import os
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 QUEUE = os.environ["INTEROP_QUEUE"]
 SERIALIZER = os.environ["INTEROP_SERIALIZER"]
@@ -31,6 +32,25 @@ else:
     )
 if os.environ.get("INTEROP_MIXED"):
     app.conf.task_routes = {"py.*": {"queue": PYTHON_QUEUE}}
+
+
+# Native delayed delivery, which Celery has for topic exchanges and quorum queues only.
+if os.environ.get("INTEROP_DELAYED"):
+    app.conf.update(
+        task_queues=[
+            Queue(
+                QUEUE,
+                Exchange(QUEUE, type="topic"),
+                routing_key=QUEUE,
+                queue_arguments={"x-queue-type": "quorum"},
+                no_declare=bool(os.environ.get("INTEROP_NO_DECLARE")),
+            )
+        ],
+        task_default_exchange=QUEUE,
+        task_default_exchange_type="topic",
+        task_default_routing_key=QUEUE,
+        task_default_queue_type="quorum",
+    )
 
 
 class OutOfStock(Exception):
@@ -106,6 +126,19 @@ def request(self):
         "argsrepr": it.argsrepr,
         "kwargsrepr": it.kwargsrepr,
     }
+
+
+@app.task(name="py.now")
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+
+@app.task(name="py.flaky", bind=True, max_retries=3)
+def flaky(self, value):
+    if self.request.retries < 2:
+        error = ConnectionError(f"try {self.request.retries}")
+        raise self.retry(exc=error, countdown=1)
+    return value
 
 
 @app.task(name="py.silent", ignore_result=True)

@@ -62,6 +62,7 @@ async fn check(queue: &'static str, serializer: Serializer) {
     arguments(&bundle).await;
     failures(&bundle).await;
     states(&bundle).await;
+    retries(&bundle).await;
     compression(&bundle).await;
     request(&bundle).await;
     bundle.client.close().await;
@@ -145,6 +146,17 @@ async fn states(bundle: &Bundle) {
     let silent = Signature::<Value>::new("py.silent").ignore_result(true);
     let silent = bundle.client.send(silent).await.expect("sent");
     assert!(silent.get(PATIENCE).await.is_err(), "there is no result to wait for");
+}
+
+async fn retries(bundle: &Bundle) {
+    let result = bundle.client.send(Signature::<i64>::new("py.flaky").arg(7)).await.expect("sent");
+    let mut updates = result.updates();
+    let mut seen = Vec::new();
+    while let Some(meta) = updates.next().await {
+        seen.push(meta.status.to_string());
+    }
+    assert_eq!(seen, ["RETRY", "RETRY", "SUCCESS"]);
+    assert_eq!(result.get(PATIENCE).await.expect("a number"), 7);
 }
 
 async fn compression(bundle: &Bundle) {

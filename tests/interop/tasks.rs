@@ -44,6 +44,23 @@ async fn now() -> String {
     celeriac::protocol::date::format(Timestamp::now())
 }
 
+#[task(name = "rs.flaky", max_retries = 2, retry_delay = "200ms", retry_for("ConnectionError"))]
+async fn flaky(context: Context, value: i64) -> TaskResult<i64> {
+    match context.retries() {
+        2 => Ok(value),
+        tries => Err(TaskError::python("ConnectionError", "builtins", [format!("try {tries}")])),
+    }
+}
+
+#[task(name = "rs.asks_again")]
+async fn asks_again(context: Context, word: String) -> TaskResult<String> {
+    if context.retries() == 0 {
+        let again = context.retry().countdown(std::time::Duration::from_millis(2500));
+        Err(again.arg(format!("{word} again")))?;
+    }
+    Ok(word)
+}
+
 #[task(name = "rs.progress")]
 async fn progress(context: Context, count: u64) -> TaskResult<u64> {
     for done in 1..=count {

@@ -212,3 +212,33 @@ fn the_json_log_is_json_from_the_first_line_to_the_last() {
         assert!(event["level"].is_string(), "{line}");
     }
 }
+
+/// A queue that gives a message up at its second delivery, and one worker for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_kills_its_workers_fails_its_chord_and_is_parked() {
+    let vhost = TestVhost::create("poison").unwrap();
+    let arguments = serde_json::json!({"x-queue-type": "quorum", "x-delivery-limit": 1,
+        "x-dead-letter-exchange": "celeriac.dead"});
+    let spec = serde_json::json!({"durable": true, "arguments": arguments});
+    vhost.management().put(&["queues", vhost.name(), "celeriac"], &spec).unwrap();
+    let client = client(&vhost).await;
+    let sleep = Signature::<f64>::new("sleep").arg(600);
+    let sums = celeriac::group([sleep]) | Signature::<f64>::new("sum_task").partial();
+    let chord = client.apply(sums).await.unwrap();
+    for unacked in [1, 1] {
+        let mut doomed = start(&vhost, &["-c", "1"]);
+        doomed.wait_for_line("sleep", SOON).unwrap();
+        vhost.wait_for_depth("celeriac", QueueDepth { ready: 0, unacked }, SOON).unwrap();
+        doomed.kill_9().unwrap();
+    }
+    let mut worker = start(&vhost, &[]);
+    let error = chord.get(SOON).await.unwrap_err();
+    let failure = error.failure().unwrap();
+    assert!(failure.is("ChordError"), "{failure:?}");
+    assert!(failure.to_string().contains("WorkerLostError"), "{failure}");
+    let parked = || vhost.messages("celeriac.dead").ok().filter(|all| !all.is_empty());
+    let parked = vhost.wait_until("the part is parked", parked).unwrap();
+    assert_eq!(parked[0].header("dead_reason").unwrap(), "delivery-limit");
+    worker.signal("TERM").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(0));
+}

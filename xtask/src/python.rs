@@ -14,6 +14,9 @@ use crate::{Error, Result, apt, note, paths};
 /// What the benchmark needs beyond Celery.
 pub const BENCH_REQUIREMENTS: &str = "benches/requirements.txt";
 
+/// What the comparison of chords needs beyond Celery.
+pub const CHORDS_REQUIREMENTS: &str = "benches/chords-requirements.txt";
+
 const BASE: &str = "tests/interop/requirements.txt";
 
 /// A ready virtual environment.

@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod calls;
+mod control;
+mod dlq;
 mod endurance;
 mod run;
 mod setup;

@@ -61,6 +61,7 @@ impl ConfigBuilder {
         broker_connection_max_retries: Option<u32>;
         broker_connection_retry_delay_max: Duration;
         broker_use_ssl: TlsOptions;
+        broker_native_delayed_delivery_queue_type: QueueKind;
         task_default_queue_type: QueueKind;
         task_queues: Vec<QueueSetting>;
         task_routes: Routes;
@@ -81,6 +82,19 @@ impl ConfigBuilder {
         worker_concurrency: usize;
         worker_blocking_slots: usize;
         worker_prefetch_multiplier: u32;
+        worker_cancel_long_running_tasks_on_connection_loss: bool;
+        worker_consumer_priority: Option<i32>;
+        worker_liveness_timeout: Duration;
+        worker_recovery_limit: Option<Duration>;
+        worker_enable_remote_control: bool;
+        worker_revokes_max: usize;
+        worker_revoke_expires: Duration;
+        control_exchange: String;
+        worker_processes: Option<usize>;
+        worker_max_tasks_per_child: Option<usize>;
+        worker_max_memory_per_child: Option<usize>;
+        worker_soft_shutdown_timeout: Duration;
+        worker_delivery_limit: u32;
         chord_expires: Duration;
         chord_mode: Mode;
         join_enabled: bool;
@@ -90,11 +104,13 @@ impl ConfigBuilder {
         join_u_max: usize;
         join_pack_max: usize;
         join_max_body: usize;
+        join_max_message: Option<usize>;
         join_done_batch: Duration;
         join_t_refresh: Duration;
         join_t_tomb: Duration;
         join_orphan_grace: Duration;
         join_write_ahead: bool;
+        join_rebalance: Duration;
         timezone: TimeZone;
     }
 

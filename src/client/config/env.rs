@@ -56,10 +56,12 @@ pub(super) fn raw(key: &str, text: &str, origin: &Origin) -> Result<Raw, ConfigE
     Ok(Raw { kind: Kind::Text(text.trim().to_owned()), line: None })
 }
 
-/// Variables with the prefix that are no settings: the settings file, the log filter, and what
-/// tests and tools of the project use.
+/// Variables with the prefix that are no settings: the settings file, the log filter, what tests
+/// and tools of the project use, and the mark of child processes.
 fn is_reserved(variable: &str) -> bool {
+    // The last two are a parent's word to its child processes.
     matches!(variable, FILE | "CELERIAC_LOG" | "CELERIAC_MANAGEMENT_URL")
+        || matches!(variable, "CELERIAC_CHILD" | "CELERIAC_ISOLATE")
         || variable.starts_with("CELERIAC_TEST_")
 }
 

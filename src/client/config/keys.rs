@@ -29,15 +29,21 @@ macro_rules! keys {
 pub(super) const KEYS: &[Key] = keys! {
     broker_url broker_heartbeat broker_connection_timeout broker_connection_retry
     broker_connection_retry_on_startup broker_connection_max_retries
-    broker_connection_retry_delay_max broker_use_ssl
+    broker_connection_retry_delay_max broker_use_ssl broker_native_delayed_delivery_queue_type
     task_default_queue task_default_queue_type task_queues task_routes task_default_priority
     task_serializer task_compression task_ignore_result task_store_errors_even_if_ignored
     task_acks_late task_track_started task_time_limit task_soft_time_limit
     result_serializer result_expires result_persistent result_extended accept_content
     worker_concurrency worker_blocking_slots worker_prefetch_multiplier
+    worker_cancel_long_running_tasks_on_connection_loss worker_consumer_priority
+    worker_liveness_timeout worker_recovery_limit
+    worker_enable_remote_control worker_revokes_max worker_revoke_expires control_exchange
+    worker_processes worker_max_tasks_per_child worker_max_memory_per_child
+    worker_soft_shutdown_timeout
+    worker_delivery_limit
     chord_expires chord_mode join_enabled join_shards join_queue_type join_prefetch join_u_max
-    join_pack_max join_max_body join_done_batch join_t_refresh join_t_tomb join_orphan_grace
-    join_write_ahead timezone
+    join_pack_max join_max_body join_max_message join_done_batch join_t_refresh join_t_tomb
+    join_orphan_grace join_write_ahead join_rebalance timezone
 };
 
 /// Settings of Celery that people bring along, and what celeriac does instead.

@@ -98,6 +98,9 @@ pub struct Config {
     /// CA and client certificate for `amqps://`, with Celery's keys `ca_certs`, `certfile` and
     /// `keyfile` (PEM files). Default: the system's CAs, no client certificate.
     pub broker_use_ssl: TlsOptions,
+    /// How the queues are declared in which delayed tasks wait, which all programs of a virtual
+    /// host share: `quorum` or `classic`. Default: quorum.
+    pub broker_native_delayed_delivery_queue_type: QueueKind,
 
     // Where tasks go.
     /// The queue of tasks without a route. Default: `celeriac` (Celery: `celery`).
@@ -155,6 +158,46 @@ pub struct Config {
     pub worker_blocking_slots: usize,
     /// How many messages a worker holds for each slot. Default: 4.
     pub worker_prefetch_multiplier: u32,
+    /// Whether tasks that ack late are stopped when the connection of their message is lost, since
+    /// they will be delivered again. Default: false, and then this worker knows a message again
+    /// that comes back to it.
+    pub worker_cancel_long_running_tasks_on_connection_loss: bool,
+    /// The priority of this worker's consumers: the broker gives messages to those with a lower
+    /// one only while all with a higher one are busy. Default: none, which is 0.
+    pub worker_consumer_priority: Option<i32>,
+    /// For how long a worker counts as healthy after the broker's last answer. It asks three times
+    /// as often. Default: 30 s.
+    pub worker_liveness_timeout: Duration,
+    /// After how long without health a worker ends with an error, so that whoever has started it
+    /// starts another one. Default: 1 h; `false` is never.
+    pub worker_recovery_limit: Option<Duration>,
+    /// How many processes a worker's command line starts, each a whole worker with all its slots,
+    /// under a parent that looks after them. Default: none, the worker is one process.
+    pub worker_processes: Option<usize>,
+    /// After how many tasks a child process is replaced: one of `worker_processes`, or one that
+    /// runs `isolate = process` tasks. Default: never.
+    pub worker_max_tasks_per_child: Option<usize>,
+    /// Beyond how many KiB of memory in RAM a child process is replaced. Default: never.
+    pub worker_max_memory_per_child: Option<usize>,
+    /// How long a cold shutdown lets tasks finish before it cancels them, so that they run again
+    /// elsewhere. Default: 0.
+    pub worker_soft_shutdown_timeout: Duration,
+    /// How often a message may come back to a classic queue from workers that did not settle it,
+    /// before it fails as `WorkerLostError` and is parked; what they give back when they stop
+    /// counts, too. 0 is no limit. Quorum queues have a limit of their own. Default: 20.
+    pub worker_delivery_limit: u32,
+
+    // Remote control.
+    /// Whether a worker takes commands. Default: true.
+    pub worker_enable_remote_control: bool,
+    /// How many revoked ids, workflows, groups and stamps a worker remembers; the oldest are
+    /// forgotten first. Default: 50,000.
+    pub worker_revokes_max: usize,
+    /// How long it is remembered that something was revoked; the broker keeps it for 7 days, and
+    /// a stamp counts for 3 h at most. Default: 7 days.
+    pub worker_revoke_expires: Duration,
+    /// What the exchanges of remote control are called, before `.pidbox`. Default: `celery`.
+    pub control_exchange: String,
 
     // Chords; `docs/chords.md` tells what the numbers are for.
     /// After how long a chord is given up whose parts do not all end. Default: 1 day.
@@ -175,9 +218,12 @@ pub struct Config {
     pub join_u_max: usize,
     /// How large a pack may be, in bytes. Default: 512 KiB.
     pub join_pack_max: usize,
-    /// How large the list of a chord's results may be, in bytes; what is sent because of it may be
-    /// twice as large, and the broker's `max_message_size` must allow that. Default: 8 MiB.
+    /// How large the list of a chord's results may be, in bytes. Default: 8 MiB.
     pub join_max_body: usize,
+    /// How large a message may be that follows from a chord, in bytes: the list may be longer as it
+    /// is sent, with arguments beside it. The broker's `max_message_size` must allow it. Default:
+    /// twice `join_max_body`.
+    pub join_max_message: Option<usize>,
     /// How long outcomes are collected until their records are cleared. Default: 20 ms.
     pub join_done_batch: Duration,
     /// How long a record may stay unacked until it is written anew. Must stay below half of the
@@ -190,6 +236,9 @@ pub struct Config {
     /// Whether an outcome waits until everything that it is based on was written once more.
     /// Of use with classic queues only, which hand out what is not on disk yet. Default: false.
     pub join_write_ahead: bool,
+    /// How often a worker that joins more than its share of the shards gives one to a worker that
+    /// waits for it; 0 is never. Default: 1 min.
+    pub join_rebalance: Duration,
 
     /// The time zone of dates without an offset. Default: UTC.
     pub timezone: TimeZone,
@@ -226,6 +275,7 @@ impl Default for Config {
             broker_connection_max_retries: None,
             broker_connection_retry_delay_max: Duration::from_secs(30),
             broker_use_ssl: TlsOptions::default(),
+            broker_native_delayed_delivery_queue_type: QueueKind::Quorum,
             task_default_queue: "celeriac".to_owned(),
             task_default_queue_type: QueueKind::Quorum,
             task_queues: Vec::new(),
@@ -246,7 +296,20 @@ impl Default for Config {
             accept_content: vec![Serializer::Msgpack, Serializer::Json],
             worker_concurrency: 100,
             worker_blocking_slots: thread::available_parallelism().map_or(1, usize::from),
+            worker_enable_remote_control: true,
+            worker_revokes_max: 50_000,
+            worker_revoke_expires: Duration::from_secs(7 * 24 * 60 * 60),
+            control_exchange: "celery".to_owned(),
             worker_prefetch_multiplier: 4,
+            worker_cancel_long_running_tasks_on_connection_loss: false,
+            worker_consumer_priority: None,
+            worker_liveness_timeout: Duration::from_secs(30),
+            worker_recovery_limit: Some(Duration::from_secs(60 * 60)),
+            worker_processes: None,
+            worker_max_tasks_per_child: None,
+            worker_max_memory_per_child: None,
+            worker_soft_shutdown_timeout: Duration::ZERO,
+            worker_delivery_limit: 20,
             chord_expires: Duration::from_secs(24 * 60 * 60),
             chord_mode: Mode::FailFast,
             join_enabled: true,
@@ -256,11 +319,13 @@ impl Default for Config {
             join_u_max: 500,
             join_pack_max: 512 << 10,
             join_max_body: 8 << 20,
+            join_max_message: None,
             join_done_batch: Duration::from_millis(20),
             join_t_refresh: Duration::from_secs(5 * 60),
             join_t_tomb: Duration::from_secs(60),
             join_orphan_grace: Duration::from_secs(30),
             join_write_ahead: false,
+            join_rebalance: Duration::from_secs(60),
             timezone: TimeZone::UTC,
         }
     }

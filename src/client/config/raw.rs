@@ -167,6 +167,7 @@ macro_rules! whole_numbers {
 whole_numbers! {
     u8: (0..=255), "a whole number from 0 to 255";
     u16: (0..=65_535), "a whole number from 0 to 65535";
+    i32: (i64::from(i32::MIN)..=i64::from(i32::MAX)), "a whole number";
     u32: (1..), "a whole number from 1 on";
     usize: (1..), "a whole number from 1 on";
 }

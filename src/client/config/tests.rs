@@ -85,6 +85,23 @@ fn a_file_can_set_everything() {
 }
 
 #[test]
+fn a_file_can_set_everything_about_processes() {
+    let config = Config::from_toml(
+        r#"
+        worker_processes = 4
+        worker_max_tasks_per_child = 1000
+        worker_max_memory_per_child = 200000
+        worker_soft_shutdown_timeout = "30s"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.worker_processes, Some(4));
+    assert_eq!(config.worker_max_tasks_per_child, Some(1000));
+    assert_eq!(config.worker_max_memory_per_child, Some(200_000));
+    assert_eq!(config.worker_soft_shutdown_timeout, Duration::from_secs(30));
+}
+
+#[test]
 fn a_file_can_set_everything_about_chords() {
     let config = Config::from_toml(
         r#"
@@ -97,11 +114,13 @@ fn a_file_can_set_everything_about_chords() {
         join_u_max = 100
         join_pack_max = 1000
         join_max_body = 100000
+        join_max_message = 300000
         join_done_batch = "5ms"
         join_t_refresh = 60
         join_t_tomb = 10
         join_orphan_grace = 5
         join_write_ahead = true
+        join_rebalance = 30
         "#,
     )
     .unwrap();
@@ -113,8 +132,10 @@ fn a_file_can_set_everything_about_chords() {
     assert_eq!((config.join_shards, config.join_queue_type), (16, QueueKind::Classic));
     assert_eq!((config.join_prefetch, config.join_u_max), (1000, 100));
     assert_eq!((config.join_pack_max, config.join_max_body), (1000, 100_000));
+    assert_eq!(config.join_max_message, Some(300_000));
     assert_eq!(config.join_done_batch, Duration::from_millis(5));
     assert_eq!(config.join_t_refresh, Duration::from_secs(60));
+    assert_eq!(config.join_rebalance, Duration::from_secs(30));
     assert_eq!(config.join_t_tomb, Duration::from_secs(10));
     assert_eq!(config.join_orphan_grace, Duration::from_secs(5));
 }

@@ -62,8 +62,10 @@ fn freeze_chain(
     around: Around<'_>,
     mut parent: Parent,
 ) -> Result<ResultTree, CanvasError> {
-    // The joiner calls these when the chain is a body that cannot run.
-    let errbacks = chain.options.get(options::LINK_ERROR).cloned();
+    let errbacks = options::list(&chain.options, options::LINK_ERROR);
+    if !errbacks.is_empty() {
+        options::append_all(&mut chain.options, options::BODY_ERRBACKS, &errbacks);
+    }
     let reply_to = text(&chain.options, options::REPLY_TO).map(str::to_owned);
     let around = Around { reply_to: reply_to.as_deref().or(around.reply_to), ..around };
     chain.parts = upgrade(unfold(chain, around.budget)?)?;
@@ -72,9 +74,6 @@ fn freeze_chain(
         let result = freeze(step, ids, around, parent.take())?;
         if at == last {
             chain.options.insert(options::TASK_ID, result.id());
-            if let Some(errbacks) = errbacks {
-                chain.options.insert(options::LINK_ERROR, errbacks);
-            }
             return Ok(result);
         }
         parent = Some(Box::new(result));
@@ -285,6 +284,9 @@ fn unfold(chain: &mut Composite, budget: &Budget) -> Result<Vec<Canvas>, CanvasE
             other => steps.push(other),
         }
     }
+    // As in Celery, a chain is a chord from the group on that something follows, also for its
+    // errbacks: they are those of the body, and not of every part of the header.
+    let mut steps = upgrade(steps)?;
     let args = std::mem::take(&mut chain.args);
     let kwargs = std::mem::take(&mut chain.kwargs);
     let taken = Taken::from(&mut chain.options)?;
@@ -359,9 +361,10 @@ impl Taken {
             options::stamp_names(own).into_iter().map(str::to_owned).collect();
         for (key, value) in std::mem::take(own) {
             let is_own = [options::TASK_ID, options::CHAIN, options::HEADERS, options::JOIN];
+            let is_own = is_own.contains(&&*key) || key == options::BODY_ERRBACKS;
             let is_stamp = key == options::STAMPED_HEADERS || stamps.iter().any(|it| *it == key);
             let is_known = [options::REPLY_TO, options::ROOT_ID, options::PARENT_ID];
-            if is_own.contains(&&*key) || is_stamp {
+            if is_own || is_stamp {
                 own.push(key, value);
             } else if !is_known.contains(&&*key) && key != "add_to_parent" && !value.is_null() {
                 first.push(key, value);

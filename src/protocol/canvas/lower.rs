@@ -9,7 +9,7 @@ use super::freeze::{Around, complete_links, follow, freeze, prepend, rename_resu
 use super::options::{self, text};
 use super::tree::{Canvas, Composite};
 use super::{CanvasError, Ids, ResultTree};
-use crate::protocol::join::{self, Link, Mode, Open, Parent};
+use crate::protocol::join::{self, Link, Mode, Open, Parent, Place};
 use crate::protocol::{CallOptions, Map, Signature, Value};
 
 /// How a workflow is called.
@@ -242,16 +242,17 @@ impl Emit<'_> {
         }
         let size = u32::try_from(header.parts.len()).unwrap_or(u32::MAX);
         let settings = Settings::of(&header.options, self.join);
-        let part = Link { chord: chord.clone(), route, index: 0, is_final: true, stack, root };
+        let index = Place::default();
+        let part = Link { chord: chord.clone(), route, index, is_final: true, stack, root };
         let open = open(&part, size, body, link, settings, self.join.now);
         if open.errbacks.len() > join::ERRBACKS_MAX {
             let (size, max) = (open.errbacks.len(), join::ERRBACKS_MAX);
             return Err(CanvasError::TooLarge { what: "list of errbacks", size, max });
         }
         self.opens.push(open);
-        for (index, mut member) in (0..).zip(header.parts) {
+        for (index, mut member) in (0_u32..).zip(header.parts) {
             enter_group(&mut member, &chord);
-            set_link(&mut member, &Link { index, ..part.clone() });
+            set_link(&mut member, &Link { index: index.into(), ..part.clone() });
             self.canvas(member)?;
         }
         Ok(())
@@ -304,21 +305,38 @@ fn open(
 /// What is called when a body cannot run: its own errbacks, with the id of its result. The members
 /// of a body that is a group are called with their own ids, so theirs are put in here.
 fn errbacks(body: &Canvas) -> Vec<Signature> {
-    let own = |canvas: &Canvas| -> Vec<Signature> {
-        let values = options::list(canvas.options(), options::LINK_ERROR).into_iter();
-        values.filter_map(|value| Signature::from_value(value).ok()).collect()
+    let bind = |(mut errback, id): (Signature, Option<String>)| match id {
+        Some(id) => {
+            errback.args.splice(0..0, [Value::from(id)]);
+            Signature { immutable: true, ..errback }
+        }
+        None => errback,
+    };
+    errbacks_and_ids(body).into_iter().map(bind).collect()
+}
+
+/// The errbacks of a frozen body, and the ids that they get if that is not the body's own.
+fn errbacks_and_ids(body: &Canvas) -> Vec<(Signature, Option<String>)> {
+    let own = |key| {
+        let values = options::list(body.options(), key).into_iter();
+        let read = values.filter_map(|value| Signature::from_value(value).ok());
+        read.map(|errback| (errback, None)).collect()
     };
     match body {
-        Canvas::Task(_) | Canvas::Chain(_) => own(body),
-        Canvas::Chord(_, body) => errbacks(body),
+        Canvas::Task(_) => own(options::LINK_ERROR),
+        Canvas::Chain(chain) => match &chain.parts[..] {
+            // A chain of one is that one.
+            [step] => errbacks_and_ids(step),
+            _ => own(options::BODY_ERRBACKS),
+        },
+        Canvas::Chord(_, body) => errbacks_and_ids(body),
         Canvas::Group(group) => {
-            let of_member = |member: &Canvas| -> Vec<Signature> {
-                let id = member.result_id().map(|id| Value::from(&*id));
-                let bind = |mut errback: Signature| {
-                    errback.args.splice(0..0, id.clone());
-                    Signature { immutable: true, ..errback }
-                };
-                errbacks(member).into_iter().map(bind).collect()
+            let of_member = |member: &Canvas| {
+                let member_id = member.result_id();
+                let errbacks = errbacks_and_ids(member).into_iter();
+                let named =
+                    errbacks.map(|(errback, id)| (errback, id.or_else(|| member_id.clone())));
+                named.collect::<Vec<_>>()
             };
             group.parts.iter().flat_map(of_member).collect()
         }

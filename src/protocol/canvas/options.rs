@@ -20,6 +20,9 @@ pub(super) const HEADERS: &str = "headers";
 pub(super) const STAMPED_HEADERS: &str = "stamped_headers";
 /// Our own, of groups and chords: how they are joined.
 pub(super) const JOIN: &str = "join";
+/// Our own, of chains that were frozen: the errbacks that their steps were given. They are called
+/// if the chain is the body of a chord and cannot run; what follows the chain must not get them.
+pub(super) const BODY_ERRBACKS: &str = "body_link_error";
 
 /// A text option. Null and what is no text are absent.
 pub(super) fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {

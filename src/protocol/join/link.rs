@@ -1,12 +1,13 @@
 //! The header `chord` of a task message: which part of which chord the task is.
 //!
 //! ```text
-//! chord: {id: S, route: S, i: I, final: t, stack: A[S...], root: S/V}
+//! chord: {id: S, route: S, i: I/A[I...], final: t, stack: A[S...], root: S/V}
 //! ```
 //!
 //! Not the key `chord` of the body's embed, which is Celery's own and stays null.
 
 use super::ids;
+use super::place::Place;
 use crate::protocol::{Error, Map, Value, fields};
 
 /// What a part of a chord has to know to deliver its result.
@@ -16,8 +17,8 @@ pub struct Link {
     pub chord: String,
     /// Routing key of the chord's shard, on the exchange for results.
     pub route: String,
-    /// Position of the part in the header, from 0.
-    pub index: u32,
+    /// Place of the part.
+    pub index: Place,
     /// Whether this task's result is the part's: false in all but the last task of a chain.
     pub is_final: bool,
     /// Ids of the chords around this one, outermost first.
@@ -40,7 +41,7 @@ impl Link {
     ///
     /// let header = br#"{"id": "c", "route": "join.3", "i": 1, "final": true}"#;
     /// let link = Link::from_value(&json::decode(header, &Limits::default())?)?;
-    /// assert_eq!((link.index, link.is_final), (1, true));
+    /// assert!(link.is_final && link.chord == "c");
     /// # Ok::<(), celeriac::protocol::Error>(())
     /// ```
     pub fn from_value(value: &Value) -> Result<Self, Error> {
@@ -48,7 +49,7 @@ impl Link {
         Ok(Self {
             chord: chord_id("id", map)?,
             route: route("route", map)?,
-            index: index("i", map)?,
+            index: place("i", map)?,
             is_final: flag("final", map)?.ok_or(Error::Missing { field: "final" })?,
             stack: stack(map)?,
             root: text("root", map)?,
@@ -60,7 +61,7 @@ impl Link {
         let mut map = Map::with_capacity(6);
         map.push("id", self.chord);
         map.push("route", self.route);
-        map.push("i", self.index);
+        map.push("i", self.index.to_value());
         map.push("final", self.is_final);
         map.push("stack", texts(self.stack));
         map.push("root", self.root);
@@ -84,7 +85,12 @@ pub(super) fn route(field: &'static str, map: &Map) -> Result<String, Error> {
     Ok(route)
 }
 
-/// A position in a header, or a number of them.
+/// The place of a part.
+pub(super) fn place(field: &'static str, map: &Map) -> Result<Place, Error> {
+    Place::from_value(field, map.get(field).unwrap_or(&Value::Null))
+}
+
+/// A number of parts.
 pub(super) fn index(field: &'static str, map: &Map) -> Result<u32, Error> {
     let value = map.get(field).unwrap_or(&Value::Null);
     let number = fields::integer(field, value)?.ok_or(Error::Missing { field })?;
@@ -130,12 +136,15 @@ mod tests {
         let link = Link {
             chord: "c".to_owned(),
             route: "join.7".to_owned(),
-            index: u32::MAX,
+            index: u32::MAX.into(),
             is_final: false,
             stack: vec!["outer".to_owned()],
             root: Some("r".to_owned()),
         };
-        assert_eq!(Link::from_value(&link.clone().into_value()), Ok(link));
+        for index in [link.index.clone(), Place::from(3).added(1).unwrap()] {
+            let link = Link { index, ..link.clone() };
+            assert_eq!(Link::from_value(&link.clone().into_value()), Ok(link));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod inspection;
 mod link;
 mod open;
 mod pack;
+mod place;
 mod record;
 
 pub use failure::Failure;
@@ -22,7 +23,8 @@ pub use inspection::{ChordState, Inspection};
 pub use link::Link;
 pub(crate) use open::ERRBACKS_MAX;
 pub use open::{Mode, Open, Parent};
-pub(crate) use pack::PackWriter;
+pub(crate) use pack::{Entitled, PackWriter};
 pub use pack::{Entry, EntryKind};
+pub use place::Place;
 pub(crate) use record::Reason;
 pub use record::{Pack, Record};

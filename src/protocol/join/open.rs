@@ -6,7 +6,8 @@
 //!  "expires": 1790086400000, "revoke_rest": false}
 //! ```
 
-use super::link::{chord_id, flag, index, route, stack, text, texts};
+use super::link::{chord_id, flag, index, place, route, stack, text, texts};
+use super::place::Place;
 use crate::protocol::{Error, Map, Serializer, Signature, Value, fields};
 
 /// When a chord ends.
@@ -26,8 +27,8 @@ pub struct Parent {
     pub route: String,
     /// Id of the outer chord.
     pub chord: String,
-    /// Position in the outer chord's header.
-    pub index: u32,
+    /// Place in the outer chord.
+    pub index: Place,
 }
 
 /// A chord that has begun.
@@ -166,7 +167,7 @@ impl Parent {
         Ok(Self {
             route: route("route", map)?,
             chord: chord_id("chord", map)?,
-            index: index("index", map)?,
+            index: place("index", map)?,
         })
     }
 
@@ -174,7 +175,7 @@ impl Parent {
         let mut map = Map::with_capacity(3);
         map.push("route", &*self.route);
         map.push("chord", &*self.chord);
-        map.push("index", self.index);
+        map.push("index", self.index.to_value());
         Value::Map(map)
     }
 }
@@ -221,7 +222,11 @@ mod tests {
             mode: Mode::Collect,
             body: Some(Signature::new("sum")),
             errbacks: vec![Signature::new("tell")],
-            parent: Some(Parent { route: "join.1".to_owned(), chord: "o".to_owned(), index: 4 }),
+            parent: Some(Parent {
+                route: "join.1".to_owned(),
+                chord: "o".to_owned(),
+                index: 4.into(),
+            }),
             reply_to: Some("reply".to_owned()),
             root: Some("r".to_owned()),
             stack: vec!["o".to_owned()],

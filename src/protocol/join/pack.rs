@@ -1,12 +1,15 @@
 //! The body of a `pack`: many records in one message, so that a shard stays short.
 //!
 //! ```text
-//! [["open", "<chord>", 0, bin], ["ok", "<chord>", 3, bin], ["err", "<chord>", 4, bin], ...]
+//! [["open", "<chord>", 0, bin], ["ok", "<chord>", 3, bin], ["err", "<chord>", [3, 1], bin],
+//!  ["ok", "<chord>", 4, bin, 2], ...]
 //! ```
 //!
-//! `bin` is the body of the record that the entry stands for, byte by byte.
+//! `bin` is the body of the record that the entry stands for, byte by byte. The fifth element is
+//! how many parts the part has added, if any.
 
-use super::link::chord_id;
+use super::link::{chord_id, place};
+use super::place::{ADDED_MAX, Place};
 use super::record::decode_value;
 use crate::protocol::{Error, Limits, Map, Value, fields, msgpack};
 
@@ -32,8 +35,10 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Id of the chord.
     pub chord: String,
-    /// Position in the header; 0 where there is none.
-    pub index: u32,
+    /// Place of the part; that of the first where there is none.
+    pub index: Place,
+    /// How many parts the part has added.
+    pub adds: u32,
     /// Body of the record.
     pub body: Vec<u8>,
 }
@@ -62,7 +67,15 @@ impl EntryKind {
     }
 }
 
-/// Writes the body of a pack; an entry is borrowed as kind, chord, index and body.
+/// Which record of a chord an entry stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Entitled {
+    pub(crate) kind: EntryKind,
+    pub(crate) index: Place,
+    pub(crate) adds: u32,
+}
+
+/// Writes the body of a pack.
 #[derive(Debug, Default)]
 pub(crate) struct PackWriter {
     entries: Vec<u8>,
@@ -70,17 +83,20 @@ pub(crate) struct PackWriter {
 }
 
 impl PackWriter {
-    pub(crate) fn push(&mut self, kind: EntryKind, chord: &str, index: u32, body: &[u8]) {
-        self.entries.push(0x94);
-        put_text(kind.as_str(), &mut self.entries);
+    pub(crate) fn push(&mut self, title: &Entitled, chord: &str, body: &[u8]) {
+        self.entries.push(if title.adds > 0 { 0x95 } else { 0x94 });
+        put_text(title.kind.as_str(), &mut self.entries);
         put_text(chord, &mut self.entries);
-        self.entries.push(0xce);
-        self.entries.extend_from_slice(&index.to_be_bytes());
+        title.index.write(&mut self.entries);
         self.entries.push(0xc6);
         // Bodies come from messages, whose size AMQP clients and brokers keep far below 4 GiB.
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         self.entries.extend_from_slice(&length.to_be_bytes());
         self.entries.extend_from_slice(body);
+        if title.adds > 0 {
+            self.entries.push(0xce);
+            self.entries.extend_from_slice(&title.adds.to_be_bytes());
+        }
         self.count += 1;
     }
 
@@ -90,8 +106,11 @@ impl PackWriter {
     }
 
     /// How many bytes an entry takes.
-    pub(crate) fn entry_len(kind: EntryKind, chord: &str, body: &[u8]) -> usize {
-        1 + 1 + kind.as_str().len() + text_head_len(chord) + chord.len() + 5 + 5 + body.len()
+    pub(crate) fn entry_len(title: &Entitled, chord: &str, body: &[u8]) -> usize {
+        let kind = title.kind.as_str();
+        let adds = if title.adds > 0 { 5 } else { 0 };
+        let head = 1 + 1 + kind.len() + text_head_len(chord) + chord.len();
+        head + title.index.written_len() + 5 + body.len() + adds
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -131,14 +150,24 @@ pub(super) fn decode_entries(body: &[u8], limits: &Limits) -> Result<Vec<Entry>,
 
 fn entry(item: Value, limits: &Limits) -> Result<Entry, Error> {
     let items = fields::array("entry of a pack", item)?.unwrap_or_default();
-    let Ok([kind, chord, index, body]) = <[Value; 4]>::try_from(items) else {
+    let mut items = items.into_iter();
+    let (Some(kind), Some(chord), Some(index), Some(body), adds, None) =
+        (items.next(), items.next(), items.next(), items.next(), items.next(), items.next())
+    else {
         return Err(Error::Missing { field: "entry of a pack" });
+    };
+    let adds = match adds.map(|adds| fields::integer("adds", &adds)).transpose()?.flatten() {
+        None => 0,
+        Some(adds) => u32::try_from(adds)
+            .ok()
+            .filter(|adds| *adds <= ADDED_MAX)
+            .ok_or(Error::Limit { what: "added parts", max: ADDED_MAX as usize })?,
     };
     let name = fields::text("kind", kind)?.unwrap_or_default();
     let kind = EntryKind::from_name(&name)
         .ok_or_else(|| Error::malformed("a record that a pack can hold", &name))?;
     let chord = chord_id("c", &Map::from_iter([("c", chord)]))?;
-    let index = super::link::index("i", &Map::from_iter([("i", index)]))?;
+    let index = place("i", &Map::from_iter([("i", index)]))?;
     let body = match body {
         Value::Bytes(body) => body,
         other => return Err(fields::wrong("body", "bytes", &other)),
@@ -146,7 +175,7 @@ fn entry(item: Value, limits: &Limits) -> Result<Entry, Error> {
     if kind == EntryKind::Ok {
         decode_value(&body, limits)?;
     }
-    Ok(Entry { kind, chord, index, body })
+    Ok(Entry { kind, chord, index, adds, body })
 }
 
 #[cfg(test)]
@@ -154,18 +183,22 @@ mod tests {
     use super::*;
 
     fn entries() -> Vec<Entry> {
-        let entry = |kind, chord: &str, index, body: &[u8]| Entry {
+        let entry = |kind, chord: &str, index: u32, body: &[u8]| Entry {
             kind,
             chord: chord.to_owned(),
-            index,
+            index: index.into(),
+            adds: 0,
             body: body.to_vec(),
         };
+        let added = Place::from(3).added(2).unwrap();
+        let adding = Entry { index: added, adds: 7, ..entry(EntryKind::Ok, "c", 0, b"\x05") };
         vec![
             entry(EntryKind::Open, "c", 0, b"\x80"),
             entry(EntryKind::Ok, &"c".repeat(31), 3, b"\x05"),
             entry(EntryKind::Err, &"c".repeat(32), u32::MAX, b""),
             entry(EntryKind::Expire, &"c".repeat(255), 0, &[7; 300]),
             entry(EntryKind::Cancel, "ü", 0, b"\xc0"),
+            adding,
         ]
     }
 
@@ -175,8 +208,10 @@ mod tests {
         assert!(writer.is_empty());
         for entry in entries() {
             let before = writer.len();
-            writer.push(entry.kind, &entry.chord, entry.index, &entry.body);
-            let length = PackWriter::entry_len(entry.kind, &entry.chord, &entry.body);
+            let Entry { kind, index, adds, .. } = entry;
+            let title = Entitled { kind, index, adds };
+            writer.push(&title, &entry.chord, &entry.body);
+            let length = PackWriter::entry_len(&title, &entry.chord, &entry.body);
             assert_eq!(writer.len() - before, length);
         }
         assert_eq!(decode_entries(&writer.finish(), &Limits::default()), Ok(entries()));
@@ -186,7 +221,8 @@ mod tests {
     fn a_pack_with_a_value_that_cannot_be_read_is_refused() {
         for (kind, body) in [(EntryKind::Ok, b"\x92\x01"), (EntryKind::Ok, b"\x01\x01")] {
             let mut writer = PackWriter::default();
-            writer.push(kind, "c", 0, body);
+            let title = Entitled { kind, index: 0.into(), adds: 0 };
+            writer.push(&title, "c", body);
             assert!(decode_entries(&writer.finish(), &Limits::default()).is_err());
         }
         for body in [&b"\x91\x90"[..], b"\x80", b"\x91\x94\xa4mark\xa1c\x00\xc4\x00", b""] {

@@ -8,9 +8,10 @@
 //! that it can be spliced into the list of results as it is.
 
 use super::failure::Failure;
-use super::link::{chord_id, flag, index, text};
+use super::link::{chord_id, flag, place, text};
 use super::open::Open;
 use super::pack::{Entry, decode_entries};
+use super::place::{ADDED_MAX, Place};
 use crate::protocol::{
     Error, Limits, Map, Message, Properties, Serializer, Value, fields, msgpack,
 };
@@ -25,8 +26,10 @@ pub enum Record {
     Ok {
         /// Id of the chord.
         chord: String,
-        /// Position of the part.
-        index: u32,
+        /// Place of the part.
+        index: Place,
+        /// How many parts the task has added to the chord, all of which were sent before.
+        adds: u32,
         /// Id of this run of the task.
         execution: String,
         /// Id of the task.
@@ -39,8 +42,8 @@ pub enum Record {
     Err {
         /// Id of the chord.
         chord: String,
-        /// Position of the part.
-        index: u32,
+        /// Place of the part.
+        index: Place,
         /// Id of this run of the task.
         execution: String,
         /// How it failed; its task id is the record's correlation id.
@@ -139,7 +142,7 @@ impl Record {
     /// has failed.
     pub fn ok(
         chord: &str,
-        index: u32,
+        index: impl Into<Place>,
         execution: &str,
         task_id: &str,
         value: &Value,
@@ -149,11 +152,23 @@ impl Record {
         decode_value(&encoded, &Limits::default())?;
         Ok(Self::Ok {
             chord: chord.to_owned(),
-            index,
+            index: index.into(),
+            adds: 0,
             execution: execution.to_owned(),
             task_id: task_id.to_owned(),
             value: encoded,
         })
+    }
+
+    /// The same record of a part that has added so many others to its chord.
+    #[must_use]
+    pub fn adding(self, count: u32) -> Self {
+        match self {
+            Self::Ok { chord, index, execution, task_id, value, .. } => {
+                Self::Ok { chord, index, adds: count, execution, task_id, value }
+            }
+            other => other,
+        }
     }
 
     /// Reads a message of a shard.
@@ -179,7 +194,8 @@ impl Record {
                 decode_value(body, limits)?;
                 Self::Ok {
                     chord: chord_id("c", headers)?,
-                    index: index("i", headers)?,
+                    index: place("i", headers)?,
+                    adds: adds(headers)?,
                     execution: text("x", headers)?.unwrap_or_default(),
                     task_id: properties.correlation_id.clone().unwrap_or_default(),
                     value: body.clone(),
@@ -187,7 +203,7 @@ impl Record {
             }
             "err" => Self::Err {
                 chord: chord_id("c", headers)?,
-                index: index("i", headers)?,
+                index: place("i", headers)?,
                 execution: text("x", headers)?.unwrap_or_default(),
                 failure: failure(properties, body, limits)?,
             },
@@ -259,14 +275,12 @@ impl Record {
     fn headers(&self) -> Vec<(&'static str, Value)> {
         match self {
             Self::Open(open) => vec![("c", open.chord.as_str().into())],
-            Self::Ok { chord, index, execution, .. }
-            | Self::Err { chord, index, execution, .. } => {
-                vec![
-                    ("c", chord.as_str().into()),
-                    ("i", (*index).into()),
-                    ("x", execution.as_str().into()),
-                ]
+            Self::Ok { chord, index, adds, execution, .. } => {
+                let mut headers = part(chord, index, execution);
+                headers.extend((*adds > 0).then(|| ("adds", (*adds).into())));
+                headers
             }
+            Self::Err { chord, index, execution, .. } => part(chord, index, execution),
             Self::Expire { chord, .. }
             | Self::Cancel { chord, .. }
             | Self::Inspect { chord, .. } => vec![("c", chord.as_str().into())],
@@ -333,6 +347,21 @@ impl Record {
             Self::Mark { epoch, .. } => format!("mark/{epoch}"),
             Self::Inspect { chord, correlation, .. } => format!("inspect/{chord}/{correlation}"),
         }
+    }
+}
+
+fn part(chord: &str, index: &Place, execution: &str) -> Vec<(&'static str, Value)> {
+    vec![("c", chord.into()), ("i", index.to_value()), ("x", execution.into())]
+}
+
+/// How many parts a part has added.
+fn adds(headers: &Map) -> Result<u32, Error> {
+    match headers.get("adds") {
+        None | Some(Value::Null) => Ok(0),
+        Some(_) => match super::link::index("adds", headers)? {
+            adds @ 0..=ADDED_MAX => Ok(adds),
+            _ => Err(Error::Limit { what: "added parts", max: ADDED_MAX as usize }),
+        },
     }
 }
 

@@ -7,16 +7,17 @@
 //!
 //! Does not know deliveries' contents, only which of them belong to it.
 //!
-//! **Invariant:** the first record for an index wins, and the first decisive record decides; both
+//! **Invariant:** the first record for a place wins, and the first decisive record decides; both
 //! in the order in which records are fed, and for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::added::Added;
 use super::event::{Outcome, Part};
 use super::settings::{JoinSettings, Rule};
 use crate::protocol::Exception;
-use crate::protocol::join::{ChordState, Failure, Inspection, Mode, Open};
+use crate::protocol::join::{ChordState, Failure, Inspection, Mode, Open, Place};
 
 /// Where the copy of a record is that the shard keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(super) enum Decision {
 pub(super) enum Fed {
     /// It counts, or comes after the decision.
     Taken,
-    /// Its index has a record already.
+    /// Its place has a record already.
     Duplicate,
     /// The chord has no such part.
     OutOfRange,
@@ -80,7 +81,9 @@ pub(super) struct Chord {
     /// Absent only if a predecessor's `done` is all that is known.
     pub(super) open: Option<Arc<Open>>,
     pub(super) open_source: Source,
+    /// By slot; see [`Added`].
     pub(super) chosen: BTreeMap<u32, Chosen>,
+    added: Added,
     pub(super) state: State,
     failed: u32,
     /// Bytes of the list of results so far.
@@ -107,6 +110,7 @@ impl Chord {
             open: None,
             open_source: Source::Raw,
             chosen: BTreeMap::new(),
+            added: Added::default(),
             state: State::Committing,
             failed: 0,
             list_len: 0,
@@ -119,40 +123,77 @@ impl Chord {
         self.state == State::Collecting
     }
 
-    /// Takes the result of a part.
+    /// Takes the result of a part, which has added so many others. Gives its slot, too.
     pub(super) fn feed(
         &mut self,
-        index: u32,
-        part: Part,
+        place: &Place,
+        (part, adds): (Part, u32),
         source: Source,
         settings: &JoinSettings,
-    ) -> Fed {
-        let (size, mode) =
-            self.open.as_ref().map_or((u32::MAX, Mode::FailFast), |open| (open.size, open.mode));
-        if index >= size {
-            return Fed::OutOfRange;
+    ) -> (Fed, u32) {
+        let size = self.size();
+        if place.index() >= size {
+            return (Fed::OutOfRange, 0);
         }
         if !self.is_collecting() {
-            return Fed::Taken;
+            return (Fed::Taken, 0);
         }
+        let Some(slot) = self.added.slot(place, size) else { return (Fed::OutOfRange, 0) };
         let counts = settings.breaks(Rule::DedupByIndex);
-        if self.chosen.contains_key(&index) && !counts {
-            return Fed::Duplicate;
+        if self.chosen.contains_key(&slot) && !counts {
+            return (Fed::Duplicate, slot);
         }
+        let mode = self.open.as_ref().map_or(Mode::FailFast, |open| open.mode);
         self.list_len = self.list_len.saturating_add(list_len(&part, mode));
-        let is_err = matches!(part, Part::Err(_));
-        self.failed += u32::from(is_err);
+        self.failed += u32::from(matches!(part, Part::Err(_)));
         // Without the rule, whatever comes fills the next place.
-        let place = if counts { u32::try_from(self.chosen.len()).unwrap_or(0) } else { index };
-        self.chosen.insert(place, Chosen { part, source });
-        if is_err && mode == Mode::FailFast {
-            self.state = State::Decided(Decision::Failed(index));
+        let slot = if counts { u32::try_from(self.chosen.len()).unwrap_or(0) } else { slot };
+        self.chosen.insert(slot, Chosen { part, source });
+        let counting = self.added.arrived(place, slot, adds);
+        if let Some(failed) = self.first_failed(counting).filter(|_| mode == Mode::FailFast) {
+            self.state = State::Decided(Decision::Failed(failed));
         } else if self.list_len > settings.body_max {
-            self.state = State::Decided(Decision::TooLarge(index));
-        } else if u32::try_from(self.chosen.len()).is_ok_and(|held| held == size) {
+            self.state = State::Decided(Decision::TooLarge(slot));
+        } else if self.missing_count() == 0 {
             self.state = State::Decided(Decision::Complete);
         }
-        Fed::Taken
+        (Fed::Taken, slot)
+    }
+
+    /// Number of parts in the header.
+    fn size(&self) -> u32 {
+        self.open.as_ref().map_or(u32::MAX, |open| open.size)
+    }
+
+    /// Of parts that count from now on, the slot of the first that has failed.
+    fn first_failed(&mut self, counting: Vec<Place>) -> Option<u32> {
+        let size = self.size();
+        let is_err =
+            |slot: &u32| matches!(self.chosen.get(slot), Some(Chosen { part: Part::Err(_), .. }));
+        let slots = counting.into_iter().filter_map(|place| {
+            let slot = self.added.slot(&place, size)?;
+            is_err(&slot).then_some((place, slot))
+        });
+        slots.min().map(|(_, slot)| slot)
+    }
+
+    /// Number of parts without a record, as far as it is known how many were added.
+    pub(super) fn missing_count(&self) -> u64 {
+        let held = self.chosen.len() - self.added.early();
+        (u64::from(self.size()) + self.added.total()).saturating_sub(held as u64)
+    }
+
+    /// The place behind a slot, and how many parts the part there has added.
+    pub(super) fn title(&self, slot: u32) -> (Place, u32) {
+        (self.added.place(slot, self.size()), self.added.adds(slot))
+    }
+
+    /// Takes the parts in their order, leaving out those that do not count.
+    fn take_parts(&mut self) -> Vec<Part> {
+        let mut chosen = std::mem::take(&mut self.chosen);
+        let mut added = chosen.split_off(&self.size());
+        let added = self.added.counted().filter_map(|slot| added.remove(&slot));
+        chosen.into_values().chain(added).map(|chosen| chosen.part).collect()
     }
 
     /// Ends the chord, unless it is decided.
@@ -168,19 +209,18 @@ impl Chord {
         let State::Decided(decision) = std::mem::replace(&mut self.state, State::Firing) else {
             return None;
         };
-        let chosen = std::mem::take(&mut self.chosen);
-        Some(match decision {
-            Decision::Complete => {
-                let parts = chosen.into_values().map(|chosen| chosen.part).collect();
-                Outcome::Complete { open, parts }
-            }
-            Decision::Failed(index) => match chosen.get(&index).map(|chosen| &chosen.part) {
+        let missing = self.missing_count();
+        let index = |slot| self.title(slot).0;
+        let outcome = match decision {
+            Decision::Complete => Outcome::Complete { open, parts: self.take_parts() },
+            Decision::Failed(slot) => match self.chosen.get(&slot).map(|chosen| &chosen.part) {
                 Some(Part::Err(failure)) => {
-                    Outcome::Failed { open, index, failure: Arc::clone(failure) }
+                    let failure = Arc::clone(failure);
+                    Outcome::Failed { open, index: index(slot), failure }
                 }
                 Some(Part::Ok(_)) | None => return None,
             },
-            Decision::TooLarge(index) => {
+            Decision::TooLarge(slot) => {
                 let max = settings.body_max;
                 let text = format!("the results of chord {id} need more than {max} bytes");
                 let exc = Exception {
@@ -189,17 +229,15 @@ impl Chord {
                     exc_message: vec![text.into()],
                 };
                 let failure = Failure { exc, traceback: None, task: None, task_id: String::new() };
-                Outcome::Failed { open, index, failure: Arc::new(failure) }
+                Outcome::Failed { open, index: index(slot), failure: Arc::new(failure) }
             }
-            Decision::Expired => {
-                let held = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
-                let missing = open.size.saturating_sub(held);
-                Outcome::Expired { open, missing }
-            }
+            Decision::Expired => Outcome::Expired { open, missing },
             Decision::Cancelled { reason, errbacks } => {
                 Outcome::Cancelled { open, reason, errbacks }
             }
-        })
+        };
+        self.chosen.clear();
+        Some(outcome)
     }
 
     /// What an `inspect` is answered.
@@ -211,22 +249,23 @@ impl Chord {
             State::Published | State::Committing => ChordState::Finished,
         };
         let Some(open) = &self.open else { return inspection };
-        inspection.size = open.size;
+        let added = u32::try_from(self.added.total()).unwrap_or(u32::MAX);
+        inspection.size = open.size.saturating_add(added);
         inspection.failed = self.failed;
         inspection.age_ms = now_ms.saturating_sub(open.created_ms);
         if self.is_collecting() {
-            let held = u32::try_from(self.chosen.len()).unwrap_or(u32::MAX);
-            inspection.missing_count = open.size.saturating_sub(held);
+            inspection.missing_count = u32::try_from(self.missing_count()).unwrap_or(u32::MAX);
             inspection.missing = self.missing(open.size);
         }
         inspection
     }
 
-    /// The first runs of indexes without a record.
+    /// The first runs of indexes of the header without a record.
     fn missing(&self, size: u32) -> Vec<(u32, u32)> {
         let mut runs = Vec::new();
         let mut next = 0;
-        for index in self.chosen.keys().copied().chain([size]) {
+        let held = self.chosen.range(..size).map(|(index, _)| *index);
+        for index in held.chain([size]) {
             if runs.len() == Inspection::RANGES_MAX {
                 break;
             }
@@ -255,6 +294,7 @@ fn list_len(part: &Part, mode: Mode) -> usize {
 impl std::hash::Hash for Chord {
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
         (self.open.is_some(), self.open_source, &self.chosen, &self.state).hash(hasher);
+        self.added.hash(hasher);
         (&self.raws, &self.packs).hash(hasher);
     }
 }

@@ -12,7 +12,7 @@ use super::event::{Effect, Part};
 use super::intake::Role;
 use super::joiner::{Joiner, Phase, Published, ack};
 use super::settings::Rule;
-use crate::protocol::join::{self, EntryKind, PackWriter, Record};
+use crate::protocol::join::{self, Entitled, EntryKind, PackWriter, Record};
 
 /// A pack in the shard, or on its way to it.
 #[derive(Clone, Debug, Default)]
@@ -259,18 +259,20 @@ impl Joiner {
         let mut filling = Filling::default();
         for (id, wanted) in wanted {
             let Some(chord) = self.chords.get(id) else { continue };
-            for (kind, index, body) in chord.entries(id, wanted) {
-                let len = PackWriter::entry_len(kind, id, &body);
+            for (kind, slot, body) in chord.entries(id, wanted) {
+                let (index, adds) = slot.map_or_else(Default::default, |slot| chord.title(slot));
+                let title = Entitled { kind, index, adds };
+                let len = PackWriter::entry_len(&title, id, &body);
                 if filling.writer.len() + len > self.settings.pack_max && !filling.writer.is_empty()
                 {
                     packs.push(std::mem::take(&mut filling));
                 }
-                filling.writer.push(kind, id, index.unwrap_or(0), &body);
-                let place = match kind {
+                filling.writer.push(&title, id, &body);
+                let slot = match kind {
                     EntryKind::Open | EntryKind::Expire | EntryKind::Cancel => None,
-                    EntryKind::Ok | EntryKind::Err => index,
+                    EntryKind::Ok | EntryKind::Err => slot,
                 };
-                filling.entries.push((Arc::clone(id), place, len));
+                filling.entries.push((Arc::clone(id), slot, len));
             }
         }
         if !filling.writer.is_empty() {
@@ -341,13 +343,13 @@ impl Joiner {
         let mut packs = Vec::new();
         let mut writer = PackWriter::default();
         let mut next_pack = self.next_pack;
-        for (tag, kind, chord, index, body) in replay.raw_entries() {
-            let len = PackWriter::entry_len(kind, &chord, &body);
+        for (tag, title, chord, body) in replay.raw_entries() {
+            let len = PackWriter::entry_len(&title, &chord, &body);
             if writer.len() + len > self.settings.pack_max && !writer.is_empty() {
                 packs.push(std::mem::take(&mut writer));
                 next_pack += 1;
             }
-            writer.push(kind, &chord, index, &body);
+            writer.push(&title, &chord, &body);
             replay.packed.insert(tag, next_pack);
             batch.covers.push(tag);
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::protocol::Error;
-use crate::protocol::join::{Failure, Inspection, Open, Record};
+use crate::protocol::join::{Failure, Inspection, Open, Place, Record};
 
 /// Number of a publish of one session; later publishes have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +118,7 @@ pub(crate) enum Outcome {
     Complete {
         /// The chord.
         open: Arc<Open>,
-        /// Its parts in the order of the header, all of them.
+        /// Its parts in the order of the header, all of them, and then those that were added.
         parts: Vec<Part>,
     },
     /// A part has failed, or the list of results is too large.
@@ -126,7 +126,7 @@ pub(crate) enum Outcome {
         /// The chord.
         open: Arc<Open>,
         /// The part that decided it.
-        index: u32,
+        index: Place,
         /// What failed.
         failure: Arc<Failure>,
     },
@@ -135,7 +135,7 @@ pub(crate) enum Outcome {
         /// The chord.
         open: Arc<Open>,
         /// Number of parts that were missing.
-        missing: u32,
+        missing: u64,
     },
     /// The chord was revoked.
     Cancelled {

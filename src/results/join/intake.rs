@@ -10,15 +10,19 @@ use super::event::{Delivery, Effect, Part};
 use super::joiner::{Joiner, Published, ack};
 use super::settings::Rule;
 use crate::protocol::Limits;
-use crate::protocol::join::{Inspection, Open, Pack, Record};
+use crate::protocol::join::{Inspection, Open, Pack, Place, Record};
 
 /// What a record says about its chord.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Open(Arc<Open>),
-    Part(u32, Part, Run),
+    /// The place, the result, and how many parts were added by it.
+    Part(Place, Part, u32, Run),
     Expire,
-    Cancel { reason: String, errbacks: bool },
+    Cancel {
+        reason: String,
+        errbacks: bool,
+    },
 }
 
 /// The run of a task that made a part, for people.
@@ -35,7 +39,7 @@ pub(super) struct Contradiction {
     pub(super) reason: String,
 }
 
-/// What a delivery holds of its chord.
+/// What a delivery holds of its chord; a part by its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum Role {
@@ -79,13 +83,13 @@ impl Content {
     pub(super) fn of(record: Record) -> Option<(Arc<str>, Self)> {
         Some(match record {
             Record::Open(open) => (open.chord.as_str().into(), Self::Open(Arc::from(open))),
-            Record::Ok { chord, index, value, execution, task_id } => {
+            Record::Ok { chord, index, adds, value, execution, task_id } => {
                 let run = Run { execution, task_id };
-                (chord.into(), Self::Part(index, Part::Ok(value.into()), run))
+                (chord.into(), Self::Part(index, Part::Ok(value.into()), adds, run))
             }
             Record::Err { chord, index, failure, execution } => {
                 let run = Run { execution, task_id: failure.task_id.clone() };
-                (chord.into(), Self::Part(index, Part::Err(Arc::new(failure)), run))
+                (chord.into(), Self::Part(index, Part::Err(Arc::new(failure)), 0, run))
             }
             Record::Expire { chord, .. } => (chord.into(), Self::Expire),
             Record::Cancel { chord, reason, errbacks } => {
@@ -98,12 +102,8 @@ impl Content {
         })
     }
 
-    pub(super) const fn role(&self) -> Role {
-        match self {
-            Self::Open(_) => Role::Open,
-            Self::Part(index, ..) => Role::Part(*index),
-            Self::Expire | Self::Cancel { .. } => Role::End,
-        }
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
     }
 }
 
@@ -223,7 +223,6 @@ impl Joiner {
         content: Content,
         effects: &mut Vec<Effect>,
     ) {
-        let role = content.role();
         match content {
             Content::Open(open) if !self.chords.contains_key(id) => {
                 if self.is_over(id) {
@@ -234,22 +233,23 @@ impl Joiner {
                     self.restart(text, effects);
                 } else {
                     self.begin(id, open, Source::Raw);
-                    self.attach(tag, count, id, role);
+                    self.attach(tag, count, id, Role::Open);
                     self.decide(id, effects);
                 }
             }
             content if self.chords.contains_key(id) => {
                 let (was_collecting, fed) = self.feed(id, content, Source::Raw);
-                match fed {
+                let role = match fed {
                     Err(wrong) => return self.contradicted(tag, *wrong, effects),
-                    Ok(Fed::Duplicate) => {
+                    Ok((Fed::Duplicate, role)) => {
                         self.stats.duplicates += 1;
                         if self.settings.breaks(Rule::KeepDuplicates) {
                             return ack(vec![tag], effects);
                         }
+                        role
                     }
-                    Ok(Fed::Taken | Fed::OutOfRange) => {}
-                }
+                    Ok((Fed::Taken | Fed::OutOfRange, role)) => role,
+                };
                 if self.settings.breaks(Rule::AckAfterDone) {
                     ack(vec![tag], effects);
                 } else {
@@ -271,14 +271,16 @@ impl Joiner {
     }
 
     /// Feeds a record to its chord. Says whether the chord was undecided before, and what became
-    /// of the record, or why it cannot be right.
+    /// of the record and what it holds, or why it cannot be right.
     pub(super) fn feed(
         &mut self,
         id: &Arc<str>,
         content: Content,
         source: Source,
-    ) -> (bool, Result<Fed, Box<Contradiction>>) {
-        let Some(chord) = self.chords.get_mut(id) else { return (false, Ok(Fed::Taken)) };
+    ) -> (bool, Result<(Fed, Role), Box<Contradiction>>) {
+        let Some(chord) = self.chords.get_mut(id) else {
+            return (false, Ok((Fed::Taken, Role::End)));
+        };
         let was_collecting = chord.is_collecting();
         let size = chord.open.as_ref().map_or(0, |open| open.size);
         let fed = match content {
@@ -290,27 +292,27 @@ impl Joiner {
                     let record = Record::Open(Box::new(Open::clone(&open)));
                     Err(Box::new(Contradiction { record, reason }))
                 }
-                Some(_) => Ok(Fed::Duplicate),
-                None => Ok(Fed::Taken),
+                Some(_) => Ok((Fed::Duplicate, Role::Open)),
+                None => Ok((Fed::Taken, Role::Open)),
             },
-            Content::Part(index, part, run) => {
-                match chord.feed(index, part.clone(), source, &self.settings) {
-                    Fed::OutOfRange => {
+            Content::Part(index, part, adds, run) => {
+                match chord.feed(&index, (part.clone(), adds), source, &self.settings) {
+                    (Fed::OutOfRange, _) => {
                         let reason =
                             format!("chord {id} has {size} parts, and this is number {index}");
-                        let record = part_record(id, index, part, run);
+                        let record = part_record(id, index, part, run).adding(adds);
                         Err(Box::new(Contradiction { record, reason }))
                     }
-                    fed => Ok(fed),
+                    (fed, slot) => Ok((fed, Role::Part(slot))),
                 }
             }
             Content::Expire => {
                 chord.end(Decision::Expired);
-                Ok(Fed::Taken)
+                Ok((Fed::Taken, Role::End))
             }
             Content::Cancel { reason, errbacks } => {
                 chord.end(Decision::Cancelled { reason, errbacks });
-                Ok(Fed::Taken)
+                Ok((Fed::Taken, Role::End))
             }
         };
         (was_collecting, fed)
@@ -440,10 +442,13 @@ impl Joiner {
 }
 
 /// The record that a part came in.
-fn part_record(id: &Arc<str>, index: u32, part: Part, run: Run) -> Record {
+fn part_record(id: &Arc<str>, index: Place, part: Part, run: Run) -> Record {
     let (chord, Run { execution, task_id }) = (id.to_string(), run);
     match part {
-        Part::Ok(value) => Record::Ok { chord, index, execution, task_id, value: value.to_vec() },
+        Part::Ok(value) => {
+            let value = value.to_vec();
+            Record::Ok { chord, index, adds: 0, execution, task_id, value }
+        }
         Part::Err(failure) => {
             Record::Err { chord, index, execution, failure: Arc::unwrap_or_clone(failure) }
         }

@@ -13,6 +13,7 @@
 //! | `joiner` | the state, and who handles which event |
 //! | `replay` | what a predecessor left, up to the barrier |
 //! | `chord` | what decides a chord |
+//! | `added` | parts that were added by parts |
 //! | `intake` | records after the barrier |
 //! | `commit` | outcomes, `done` records, acks |
 //! | `tombs` | when a `done` may go |
@@ -24,6 +25,7 @@
 //! chord, or when its chord is long gone. The rules are described, with their reasons, in
 //! `docs/chords.md`.
 
+mod added;
 mod chord;
 mod commit;
 mod compact;

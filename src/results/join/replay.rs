@@ -16,7 +16,7 @@ use super::intake::{Content, Role, Run};
 use super::joiner::{Joiner, Phase, ack};
 use super::marks::OldMarks;
 use super::settings::Rule;
-use crate::protocol::join::{Entry, EntryKind, Failure, Open, Reason, Record};
+use crate::protocol::join::{Entitled, Entry, EntryKind, Failure, Open, Place, Reason, Record};
 use crate::protocol::{Error, Limits, msgpack};
 
 /// What was read before the barrier.
@@ -84,22 +84,25 @@ impl Replay {
     }
 
     /// The records that are not in a pack, as entries of one.
-    pub(super) fn raw_entries(&self) -> Vec<(u64, EntryKind, String, u32, Vec<u8>)> {
+    pub(super) fn raw_entries(&self) -> Vec<(u64, Entitled, String, Vec<u8>)> {
         let unpacked = self.buffer.iter().filter(|it| !self.packed.contains_key(&it.tag));
         let entry = |it: &Buffered| {
             let record = it.record.as_ref().ok()?;
+            let none = Place::default;
             let (kind, chord, index) = match record {
-                Record::Open(open) => (EntryKind::Open, open.chord.clone(), 0),
-                Record::Ok { chord, index, .. } => (EntryKind::Ok, chord.clone(), *index),
-                Record::Err { chord, index, .. } => (EntryKind::Err, chord.clone(), *index),
-                Record::Expire { chord, .. } => (EntryKind::Expire, chord.clone(), 0),
-                Record::Cancel { chord, .. } => (EntryKind::Cancel, chord.clone(), 0),
+                Record::Open(open) => (EntryKind::Open, &open.chord, none()),
+                Record::Ok { chord, index, .. } => (EntryKind::Ok, chord, index.clone()),
+                Record::Err { chord, index, .. } => (EntryKind::Err, chord, index.clone()),
+                Record::Expire { chord, .. } => (EntryKind::Expire, chord, none()),
+                Record::Cancel { chord, .. } => (EntryKind::Cancel, chord, none()),
                 Record::Pack(_)
                 | Record::Done { .. }
                 | Record::Mark { .. }
                 | Record::Inspect { .. } => return None,
             };
-            Some((it.tag, kind, chord, index, record.body().ok()?))
+            let adds = if let Record::Ok { adds, .. } = record { *adds } else { 0 };
+            let title = Entitled { kind, index, adds };
+            Some((it.tag, title, chord.clone(), record.body().ok()?))
         };
         unpacked.filter_map(entry).collect()
     }
@@ -271,7 +274,7 @@ impl Joiner {
         let mut decided: Vec<Arc<str>> = Vec::new();
         for step in steps {
             let Step { id, content, raw, pack } = step;
-            let role = content.role();
+            let is_open = content.is_open();
             if !self.chords.contains_key(&id) {
                 if let Some((tag, _)) = raw {
                     self.hold_orphan(tag, &id);
@@ -283,14 +286,17 @@ impl Joiner {
             if let Some((number, len)) = pack {
                 self.hold_in_pack(number, &id, len);
             }
-            match (fed, raw) {
+            let role = match (fed, raw) {
                 (Err(wrong), Some((tag, _))) if pack.is_none() => {
                     self.contradicted(tag, *wrong, effects);
                     continue;
                 }
-                (Ok(Fed::Duplicate), _) if role != Role::Open => self.stats.duplicates += 1,
-                _ => {}
-            }
+                (Err(_), _) => Role::End,
+                (Ok((fed, role)), _) => {
+                    self.stats.duplicates += u64::from(fed == Fed::Duplicate && !is_open);
+                    role
+                }
+            };
             if let Some((tag, count)) = raw {
                 self.attach(tag, count, &id, role);
                 if let Some(batch) = pack.and_then(|(number, _)| self.batch_of(number)) {
@@ -368,10 +374,13 @@ fn content_of(entry: Entry) -> Result<Content, Error> {
             let value = msgpack::decode(&entry.body, &limits)?;
             Content::Open(Arc::new(Open::from_value(entry.chord, value)?))
         }
-        EntryKind::Ok => Content::Part(entry.index, Part::Ok(entry.body.into()), Run::default()),
+        EntryKind::Ok => {
+            let part = Part::Ok(entry.body.into());
+            Content::Part(entry.index, part, entry.adds, Run::default())
+        }
         EntryKind::Err => {
             let failure = Failure::decode(&entry.body, &limits)?;
-            Content::Part(entry.index, Part::Err(Arc::new(failure)), Run::default())
+            Content::Part(entry.index, Part::Err(Arc::new(failure)), 0, Run::default())
         }
         EntryKind::Expire => Content::Expire,
         EntryKind::Cancel => {

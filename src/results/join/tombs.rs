@@ -66,7 +66,9 @@ impl Joiner {
             }
         }
         let mut wanted = None;
-        for number in self.dones.fenced.clone() {
+        let mut next = self.dones.fenced.first().copied();
+        while let Some(number) = next {
+            next = self.dones.fenced.range(number + 1..).next().copied();
             let Some(done) = self.dones.all.get(&number) else {
                 self.dones.fenced.remove(&number);
                 continue;

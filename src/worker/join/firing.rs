@@ -140,7 +140,9 @@ impl<'a> Firings<'a> {
     /// again and again.
     pub(super) fn checked(&mut self, step: Step) -> Option<Step> {
         let size = step.effect.publish.message.body.len();
-        let max = size_max(self.shard.crew.client.config().join_max_body);
+        let config = self.shard.crew.client.config();
+        let twice = config.join_max_body.saturating_mul(2);
+        let max = config.join_max_message.unwrap_or(twice);
         let failed = match size > max {
             true => Some(PublishError::TooLarge { size, max }),
             false => self.shard.refusals.of(&step.name()),
@@ -202,6 +204,10 @@ impl<'a> Firings<'a> {
             }
             Verdict::Unsendable if !step.effect.repaired => Ok(self.report_instead(step, failed)),
             Verdict::Doomed => Ok(self.replace(step, failed)),
+            Verdict::Straight => {
+                let effect = step.effect.straight();
+                Ok(Progress::Next(vec![Step { effect, ..step }]))
+            }
             Verdict::Missing | Verdict::Unknown | Verdict::Unsendable => {
                 let nowhere = failed.is_returned() || failed.is_permanent();
                 if !nowhere || step.effect.publish.exchange == topology::dead_exchange() {
@@ -293,13 +299,6 @@ impl<'a> Firings<'a> {
             Err(error) => self.failed(step, &error),
         }
     }
-}
-
-/// How large the body of a message may be that follows from a chord. The list of results may be
-/// sent in another form than it was collected in, with arguments beside it; by default this is what
-/// brokers take.
-const fn size_max(list_max: usize) -> usize {
-    list_max.saturating_mul(2)
 }
 
 /// The report of a failure to whoever was to get the report that cannot be sent.

@@ -7,19 +7,23 @@
 //! | file | duty |
 //! |---|---|
 //! | `shard` | subscribes to one shard, again and again |
+//! | `balance` | which shards are given to other workers |
 //! | `session` | one subscription: feeds the machine of `results::join`, carries out what it says |
 //! | `firing` | outcomes that are being published |
 //! | `careful` | outcomes that the broker refuses |
 //! | `outcome` | the messages that follow from an outcome |
 //! | `poison` | what is put with the dead letters |
+//! | `refused` | records that a queue would not store |
 //!
 //! Does not decide anything (see `results::join`). **Invariant:** whatever is done for a shard goes
 //! over the channel that reads it, so that all of it ends together.
 
+mod balance;
 mod careful;
 mod firing;
 mod outcome;
 mod poison;
+mod refused;
 mod session;
 mod shard;
 
@@ -32,6 +36,7 @@ use super::Error;
 use super::running::Crew;
 use crate::amqp::{self, Connection, layout};
 use crate::client::connection_options;
+use balance::balance;
 pub(super) use outcome::failed as chord_failed;
 use shard::Shard;
 
@@ -65,9 +70,19 @@ impl Joining {
         connection.declare(&shards).await.map_err(Error::Consume)?;
         let stop = CancellationToken::new();
         let mut shards = JoinSet::new();
+        let mut seats = Vec::new();
         for number in 0..config.join_shards {
-            let (connection, stop) = (connection.clone(), stop.clone());
-            shards.spawn(Shard::new(number, connection, Arc::clone(crew), stop).run());
+            let shard = Shard::new(number, connection.clone(), Arc::clone(crew), stop.clone());
+            seats.push(Arc::clone(&shard.seat));
+            shards.spawn(shard.run());
+        }
+        let interval = config.join_rebalance;
+        if !interval.is_zero() {
+            let balancing = balance(seats, connection.clone(), interval, stop.clone());
+            shards.spawn(async move {
+                balancing.await;
+                Ok(())
+            });
         }
         Ok(Some(Self { connection, stop, shards }))
     }

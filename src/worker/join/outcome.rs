@@ -109,7 +109,8 @@ fn hand_on(open: &Open, list: Vec<u8>, scribe: &Scribe<'_>) -> Result<Following,
     if let Some(Parent { route, chord, index }) = &open.parent {
         let record = Record::Ok {
             chord: chord.clone(),
-            index: *index,
+            index: index.clone(),
+            adds: 0,
             execution: open.chord.clone(),
             task_id: open.chord.clone(),
             value: list,
@@ -133,7 +134,7 @@ pub(in crate::worker) fn failed(
     let part = |parent: &Parent| Link {
         chord: parent.chord.clone(),
         route: parent.route.clone(),
-        index: parent.index,
+        index: parent.index.clone(),
         is_final: true,
         ..Link::default()
     };

@@ -5,22 +5,20 @@
 
 use super::shard::Shard;
 use crate::amqp::{Publish, topology};
-use crate::protocol::{Map, Message, Properties};
+use crate::protocol::{Map, Message, Properties, dead};
 
 /// Addresses `message` to the dead letters, with the reason in its headers.
 pub(super) fn dead(mut message: Message, reason: &str, shard: &Shard) -> Publish {
     const CHARS_MAX: usize = 1024;
     let mut story = Map::new();
-    story.insert("dead_reason", REASON);
-    story.insert("dead_error", reason.chars().take(CHARS_MAX).collect::<String>());
-    story.insert("dead_queue", shard.queue.as_str());
-    story.insert("dead_worker", shard.crew.info.hostname.as_str());
-    story.insert("dead_time", jiff::Timestamp::now().to_string());
+    story.insert(dead::REASON, dead::JOIN_RECORD);
+    story.insert(dead::ERROR, reason.chars().take(CHARS_MAX).collect::<String>());
+    story.insert(dead::QUEUE, shard.queue.as_str());
+    story.insert(dead::WORKER, shard.crew.info.hostname.as_str());
+    story.insert(dead::TIME, jiff::Timestamp::now().to_string());
     tell(&mut message.properties, &story, |properties| shard.connection.carries(properties));
     Publish::new(topology::dead_exchange(), shard.route.as_str(), message)
 }
-
-const REASON: &str = "join-record";
 
 /// Adds `story` to the headers, or as much of both as `fits`: rather the story without the
 /// headers than nothing.
@@ -30,7 +28,7 @@ fn tell(properties: &mut Properties, story: &Map, fits: impl Fn(&Properties) -> 
     properties.user_id = None;
     properties.delivery_mode = Some(Properties::PERSISTENT);
     let own = properties.headers.take().unwrap_or_default();
-    let (none, brief) = (Map::new(), Map::from_iter([("dead_reason", REASON)]));
+    let (none, brief) = (Map::new(), Map::from_iter([(dead::REASON, dead::JOIN_RECORD)]));
     for (own, added) in [(&own, story), (&own, &brief), (&none, story), (&none, &brief)] {
         let mut headers = own.clone();
         added.iter().for_each(|(key, value)| headers.insert(key.to_owned(), value.clone()));
@@ -57,7 +55,8 @@ mod tests {
                 user_id: Some("guest".to_owned()),
                 ..Properties::default()
             };
-            let story = [("dead_reason", REASON.to_owned()), ("dead_error", "y".repeat(100))];
+            let story =
+                [("dead_reason", dead::JOIN_RECORD.to_owned()), ("dead_error", "y".repeat(100))];
             tell(&mut properties, &Map::from_iter(story), |it| {
                 let weight: usize = weight(it);
                 weight <= max

@@ -8,6 +8,7 @@
 //! their order, on the channel that reads the shard.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, error, info, warn};
@@ -15,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::careful::StepName;
 use super::firing::{Firings, Progress, Step};
 use super::poison;
+use super::refused::{Again, Refused};
 use super::shard::Shard;
 use crate::amqp::{
     self, Publish, PublishError, Session, SessionDelivery, SessionEvent, SessionOptions, topology,
@@ -40,6 +42,8 @@ pub(super) const CAREFUL_FOR: Duration = Duration::from_secs(30);
 pub(super) enum End {
     /// As it was asked to.
     Stopped,
+    /// Another worker is to join this shard.
+    GivenAway,
     /// The channel or the connection is gone.
     Lost(amqp::Error),
     /// The joiner is in doubt.
@@ -79,6 +83,7 @@ pub(super) async fn join(
         awaited: HashMap::new(),
         firings: Firings::new(shard),
         held: VecDeque::new(),
+        refused: Refused::default(),
         careful_until: shard.refusals.is_careful.then(|| Instant::now() + CAREFUL_FOR),
         unreadable: HashMap::new(),
         first: None,
@@ -87,10 +92,13 @@ pub(super) async fn join(
     let end = joined.run().await.unwrap_or_else(|end| end);
     under_way.extend(joined.awaited.values().filter_map(|awaited| match awaited {
         Awaited::Step(step) => Some(step.name()),
-        Awaited::Record(_) | Awaited::Poison(_) | Awaited::Nothing => None,
+        Awaited::Record(..) | Awaited::Poison(..) | Awaited::Nothing => None,
     }));
     match end {
-        End::Stopped => joined.session.close().await,
+        End::Stopped | End::GivenAway => {
+            // A channel that is gone is as good as closed.
+            let _ = joined.session.close().await;
+        }
         // What was not sent yet must not be: the channel is closed as it is.
         End::Lost(_) | End::Broken(_) | End::StandBack { .. } => drop(joined),
     }
@@ -101,11 +109,11 @@ pub(super) async fn join(
 #[derive(Debug)]
 enum Awaited {
     /// The joiner's own records.
-    Record(PublishId),
+    Record(PublishId, Again),
     /// A part of an outcome.
     Step(Step),
     /// A message that is no record is in the dead letters.
-    Poison(u64),
+    Poison(u64, Again),
     /// Nobody minds.
     Nothing,
 }
@@ -123,6 +131,8 @@ struct Joined<'a> {
     firings: Firings<'a>,
     /// Steps that wait until the one under way is answered.
     held: VecDeque<Step>,
+    /// What a queue would not store, until it is published again.
+    refused: Refused<Awaited>,
     /// Until when there is only one step under way.
     careful_until: Option<Instant>,
     /// Deliveries that are no records, by their tag.
@@ -139,12 +149,16 @@ impl Joined<'_> {
         let mut report_at = Instant::now() + REPORT_INTERVAL;
         loop {
             if self.is_finished() {
-                return Ok(End::Stopped);
+                let is_stopped = self.shard.stop.is_cancelled();
+                return Ok(if is_stopped { End::Stopped } else { End::GivenAway });
             }
             let wake = self.wake_at(report_at);
             tokio::select! {
                 biased;
                 () = self.shard.stop.cancelled(), if self.stopping.is_none() => {
+                    self.stopping = Some(Instant::now() + FINISH_WITHIN);
+                }
+                () = self.shard.seat.asked(), if self.stopping.is_none() => {
                     self.stopping = Some(Instant::now() + FINISH_WITHIN);
                 }
                 Some((step, result)) = self.firings.mended(), if self.firings.are_mending() => {
@@ -157,6 +171,9 @@ impl Joined<'_> {
             if Instant::now() >= report_at {
                 report_at = Instant::now() + REPORT_INTERVAL;
                 self.report();
+            }
+            for awaited in self.refused.due() {
+                self.publish(awaited);
             }
             self.take_happened()?;
             for event in events.drain(..) {
@@ -175,6 +192,7 @@ impl Joined<'_> {
     fn wake_at(&self, report_at: Instant) -> Instant {
         let due = self.joiner.next_deadline().map(|due_ms| self.clock.instant(due_ms));
         let wake = due.map_or(report_at, |due| due.min(report_at));
+        let wake = self.refused.next_due().map_or(wake, |due| due.min(wake));
         self.stopping.map_or(wake, |until| wake.min(until))
     }
 
@@ -185,20 +203,23 @@ impl Joined<'_> {
             SessionEvent::Delivered(_) if self.stopping.is_some() => {}
             SessionEvent::Delivered(delivery) => self.read(delivery),
             SessionEvent::Confirmed { seq } => match self.awaited.remove(&seq) {
-                Some(Awaited::Record(publish)) => {
+                Some(Awaited::Record(publish, _)) => {
                     self.happened.push_back(Event::Confirmed { publish });
                 }
                 Some(Awaited::Step(step)) => {
                     let done = self.firings.confirmed(step);
                     self.go_on(done);
                 }
-                Some(Awaited::Poison(tag)) => self.session.ack(tag),
+                Some(Awaited::Poison(tag, _)) => self.session.ack(tag),
                 Some(Awaited::Nothing) | None => {}
             },
             SessionEvent::Failed { seq, error } => match self.awaited.remove(&seq) {
                 Some(Awaited::Step(step)) => self.mend(step, &error)?,
-                Some(Awaited::Record(_) | Awaited::Poison(_)) => {
-                    return Err(End::Broken(format!("a record is not stored: {error}")));
+                Some(Awaited::Record(id, again)) => {
+                    self.refuse(Awaited::Record(id, again.counted(&error)?));
+                }
+                Some(Awaited::Poison(tag, again)) => {
+                    self.refuse(Awaited::Poison(tag, again.counted(&error)?));
                 }
                 Some(Awaited::Nothing) | None => debug!(%error, "answer has nobody to go to"),
             },
@@ -210,6 +231,7 @@ impl Joined<'_> {
         let SessionDelivery { tag, redelivered, message } = delivery;
         if self.first.is_none() {
             self.first = Some(Instant::now());
+            self.shard.seat.set_reads(true);
             debug!(shard = self.shard.number, "joiner reads its shard");
         }
         let record = Record::decode(&message, &Limits::default());
@@ -244,7 +266,7 @@ impl Joined<'_> {
                 })?;
                 let route = self.shard.route.clone();
                 let publish = Publish::new(topology::results_exchange(), route, message);
-                self.publish(publish, Awaited::Record(id));
+                self.publish(Awaited::Record(id, Again::new(publish)));
             }
             Effect::Fire { chord, outcome } => {
                 self.tell(&outcome);
@@ -259,11 +281,13 @@ impl Joined<'_> {
                 let written = record.and_then(|record| record.encode().ok());
                 let message = written.or_else(|| self.unreadable.remove(&tag)).unwrap_or_default();
                 warn!(shard = self.shard.number, reason, "message in a shard is no record");
-                self.publish(poison::dead(message, &reason, self.shard), Awaited::Poison(tag));
+                let again = Again::new(poison::dead(message, &reason, self.shard));
+                self.publish(Awaited::Poison(tag, again));
             }
             Effect::Reply { reply_to, correlation, inspection } => {
                 if let Ok(message) = inspection.encode(&correlation) {
-                    self.publish(Publish::new("", reply_to, message), Awaited::Nothing);
+                    let seq = self.session.publish(Publish::new("", reply_to, message));
+                    self.awaited.insert(seq, Awaited::Nothing);
                 }
             }
             Effect::Alarm { text, restart: true } => return Err(End::Broken(text)),
@@ -277,9 +301,19 @@ impl Joined<'_> {
         Ok(())
     }
 
-    fn publish(&mut self, publish: Publish, awaited: Awaited) {
-        let seq = self.session.publish(publish);
+    /// Publishes a record, for the first time or again.
+    fn publish(&mut self, awaited: Awaited) {
+        let (Awaited::Record(_, again) | Awaited::Poison(_, again)) = &awaited else { return };
+        let seq = self.session.publish(Arc::clone(&again.publish));
         self.awaited.insert(seq, awaited);
+    }
+
+    /// Keeps a record that a queue would not store until it may have room. The machine goes on
+    /// meanwhile: it relies on nothing that is not confirmed.
+    fn refuse(&mut self, awaited: Awaited) {
+        let (Awaited::Record(_, again) | Awaited::Poison(_, again)) = &awaited else { return };
+        warn!(shard = self.shard.number, nacks = again.nacks, "a record is published again");
+        self.refused.push(again.at(), awaited);
     }
 
     fn publish_steps(&mut self, steps: Vec<Step>) {
@@ -337,7 +371,7 @@ impl Joined<'_> {
             }
             Outcome::Failed { index, failure, .. } => {
                 let error = &failure.exc;
-                info!(shard, kind, chord, size, age_ms, index, %error, "chord has failed");
+                info!(shard, kind, chord, size, age_ms, %index, %error, "chord has failed");
             }
             Outcome::Expired { missing, .. } => {
                 info!(shard, kind, chord, size, age_ms, missing, "chord has expired");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use super::balance::Seat;
 use super::careful::Refusals;
 use super::session::{self, End};
 use crate::amqp::topology::join_queue;
@@ -37,6 +38,7 @@ pub(super) struct Shard {
     /// Whether the queue was gone.
     gone: bool,
     pub(super) refusals: Refusals,
+    pub(super) seat: Arc<Seat>,
 }
 
 impl Shard {
@@ -56,6 +58,7 @@ impl Shard {
             stop,
             gone: false,
             refusals: Refusals::default(),
+            seat: Arc::default(),
         }
     }
 
@@ -66,6 +69,8 @@ impl Shard {
             let since = Instant::now();
             let wait = match self.subscribe().await {
                 End::Stopped => return Ok(()),
+                // Long enough for the broker to hand it on.
+                End::GivenAway => RETRY.base,
                 End::Lost(error) if error.is_permanent() => return Err(error),
                 End::StandBack { text, wait } => {
                     error!(shard = self.number, reason = text, "shard is left to newer workers");
@@ -100,6 +105,7 @@ impl Shard {
         let mut under_way = Vec::new();
         let since = Instant::now();
         let end = session::join(self, self.settings.clone(), &mut under_way).await;
+        self.seat.set_reads(false);
         // Its steps were no longer alone.
         self.refusals.is_careful &= since.elapsed() < session::CAREFUL_FOR;
         if let End::Lost(error) = &end {
@@ -112,7 +118,7 @@ impl Shard {
     fn judge(&mut self, end: &End) {
         let shard = self.number;
         match end {
-            End::Stopped | End::StandBack { .. } => {}
+            End::Stopped | End::GivenAway | End::StandBack { .. } => {}
             End::Broken(text) => {
                 error!(shard, reason = text, "subscription is started anew");
                 // Whatever a record was returned from may be missing.

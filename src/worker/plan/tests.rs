@@ -52,13 +52,13 @@ fn awaited(name: &str) -> Signature {
 
 fn link(is_final: bool) -> Link {
     let (chord, route) = ("c".to_owned(), "join.3".to_owned());
-    Link { chord, route, index: 1, is_final, ..Link::default() }
+    Link { chord, route, index: 1.into(), is_final, ..Link::default() }
 }
 
 fn made(effect: &Effect) -> Made {
     let (message, limits) = (&effect.publish.message, Limits::default());
     match effect.kind {
-        Kind::Park => Made::Parked,
+        Kind::Park | Kind::HandOn => Made::Parked,
         Kind::Report => {
             let meta = ResultMeta::decode(message, &limits).unwrap();
             Made::Report(meta.status.to_string(), meta.task_id)
@@ -74,22 +74,27 @@ fn made(effect: &Effect) -> Made {
     }
 }
 
-/// The effects of the first round and of the later one.
-fn planned(request: Request, sequel: Sequel, ending: Ending) -> (Vec<Effect>, Vec<Effect>) {
-    let unsettled = Unsettled {
+/// A request that has ended, with what is to follow it.
+fn unsettled(request: Request, sequel: Sequel) -> Box<Unsettled> {
+    Box::new(Unsettled {
         request: Arc::new(request),
         original: Original::untouched(Message::default()),
         token: None,
         sequel: Some(Box::new(sequel)),
         children: Vec::new(),
-    };
+        entry: None,
+    })
+}
+
+/// The effects of the first round and of the later one.
+fn planned(request: Request, sequel: Sequel, ending: Ending) -> (Vec<Effect>, Vec<Effect>) {
     let route = Route::queue("q").with_priority(3);
     let task_routes = Routes::new().route("routed", route).unwrap();
     let config = Config { task_routes, ..Config::default() };
     let registry = Registry::of([&KNOWN, &URGENT], &StateMap::new()).unwrap();
     let scribe = Scribe::for_test(Composer::new(&config, "gen1@host"), &registry);
     let mut round = Vec::new();
-    let finished = Finished { unsettled: Box::new(unsettled), ending };
+    let finished = Finished { unsettled: unsettled(request, sequel), ending };
     let open = begin(finished, &scribe, &mut round);
     assert_eq!(open.effects, round.len());
     (round, open.later)
@@ -133,6 +138,7 @@ fn every_end_is_reported_and_parked_as_it_must_be() {
                 token: None,
                 sequel: None,
                 children: Vec::new(),
+                entry: None,
             }),
             ending: Ending::Ended(outcome),
         };
@@ -287,8 +293,50 @@ fn a_chord_in_a_chain_is_opened_before_its_parts_are_sent() {
     let Made::Record("open", route) = made(&round[0]) else { panic!("{round:?}") };
     let part = TaskMessage::decode(&later[0].publish.message, &Limits::default()).unwrap();
     let link = Link::from_value(part.headers.extra.get(Link::HEADER).unwrap()).unwrap();
-    assert_eq!((link.route, link.index, link.is_final), (route, 0, true));
+    assert_eq!((link.route, link.index, link.is_final), (route, 0.into(), true));
     assert_eq!(part.reply_to, None, "its value travels to the joiner alone");
+}
+
+#[test]
+fn what_a_part_adds_is_sent_before_the_record_that_counts_it() {
+    let chord = || {
+        let header = Value::Array(vec![step("a", &[]).into_value()]);
+        let body = step("b", &[]).into_value();
+        Signature {
+            subtask_type: Some("chord".into()),
+            kwargs: Map::from_iter([("header", header), ("body", body)]),
+            ..Signature::new("celery.chord")
+        }
+    };
+    let planned = |added| {
+        let sequel = Sequel { link: Some(link(true)), added, ..Sequel::default() };
+        let (config, registry) = (Config::default(), Registry::of([&KNOWN], &StateMap::new()));
+        let registry = registry.unwrap();
+        let scribe = Scribe::for_test(Composer::new(&config, "gen1@host"), &registry);
+        let mut rounds = vec![Vec::new()];
+        let finished =
+            Finished { unsettled: unsettled(request(), sequel), ending: Ending::Ended(success()) };
+        let mut open = begin(finished, &scribe, &mut rounds[0]);
+        while let Some(next) = Some(open.next_round()).filter(|next| !next.is_empty()) {
+            rounds.push(next);
+        }
+        rounds
+    };
+    let kinds = |rounds: &[Vec<Effect>]| -> Vec<Vec<Kind>> {
+        rounds.iter().map(|round| round.iter().map(|it| it.kind).collect()).collect()
+    };
+    let plain = planned(vec![step("x", &[]), step("y", &[])]);
+    let calls = [Kind::Step, Kind::Step, Kind::Report].to_vec();
+    assert_eq!(kinds(&plain), [calls, vec![Kind::Record]]);
+    let record = Record::decode(&plain[1][0].publish.message, &Limits::default()).unwrap();
+    let Record::Ok { index, adds, .. } = record else { panic!("{record:?}") };
+    assert_eq!((index, adds), (1.into(), 2));
+    let second = TaskMessage::decode(&plain[0][1].publish.message, &Limits::default()).unwrap();
+    let own = Link::from_value(second.headers.extra.get(Link::HEADER).unwrap()).unwrap();
+    assert_eq!((own.index.to_string(), own.is_final), ("1.2".to_owned(), true));
+    assert_eq!(second.reply_to, None);
+    let whole = kinds(&planned(vec![chord()]));
+    assert_eq!(whole, [vec![Kind::Record], vec![Kind::Step, Kind::Report], vec![Kind::Record]]);
 }
 
 #[test]
@@ -382,6 +430,39 @@ fn a_refused_part_of_celery_s_chord_tells_the_body_s_caller_too() {
     let (round, _) = planned(request(), sequel, ending);
     let found: Vec<Made> = round.iter().map(made).collect();
     assert_eq!(found, [Made::Parked, report("FAILURE", "t"), report("FAILURE", "body")]);
+}
+
+#[test]
+fn what_is_given_up_is_parked_and_tells_those_behind_it() {
+    let given_up = |outcome| {
+        let reason = Reason { word: "delivery-limit", error: "too often".into() };
+        let sequel = Sequel { chain: vec![awaited("second")], ..Sequel::default() };
+        let ending = Ending::Parked { reason, outcome };
+        let (round, later) = planned(request(), sequel, ending);
+        assert!(later.is_empty());
+        round.iter().map(made).collect::<Vec<_>>()
+    };
+    let lost = given_up(Outcome::Lost { reason: "too often".into() });
+    assert_eq!(lost, [Made::Parked, report("FAILURE", "t"), report("FAILURE", "second")]);
+    let expired = given_up(Outcome::Revoked { reason: "expired".into() });
+    assert_eq!(expired, [Made::Parked, report("REVOKED", "t"), report("REVOKED", "second")]);
+    assert_eq!(given_up(Outcome::Ignore), [Made::Parked]);
+}
+
+#[test]
+fn what_is_counted_goes_to_its_queue_and_nobody_is_told() {
+    let mut request = request();
+    request.delivery_info.queue = "own".to_owned();
+    let sequel = Sequel { chain: vec![awaited("second")], ..Sequel::default() };
+    let (round, later) = planned(request, sequel, Ending::Counted { deliveries: 4 });
+    let [effect] = &*round else { panic!("{round:?}") };
+    assert!(later.is_empty() && effect.kind == Kind::HandOn);
+    assert!(effect.is_delayed(), "until the first one is acked");
+    assert!(effect.publish.routing_key.ends_with(".own"), "{effect:?}");
+    let count = effect.publish.message.header(dead::DELIVERIES);
+    assert_eq!(count.and_then(Value::as_i64), Some(4));
+    let hand_ons = effect.publish.message.header(dead::HAND_ONS);
+    assert_eq!(hand_ons.and_then(Value::as_i64), Some(1), "it can be told from the first one");
 }
 
 #[test]

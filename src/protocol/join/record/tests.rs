@@ -28,16 +28,22 @@ fn open() -> impl Strategy<Value = Open> {
     )
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    (any::<u32>(), vec(1..=ADDED_MAX, 0..4)).prop_map(|(index, path)| {
+        path.into_iter().fold(index.into(), |place: Place, at| place.added(at).unwrap())
+    })
+}
+
 fn ok() -> impl Strategy<Value = Record> {
-    (id(), any::<u32>(), id(), id(), arbitrary::plain()).prop_map(
-        |(chord, index, execution, task_id, value)| {
-            Record::ok(&chord, index, &execution, &task_id, &value).unwrap()
+    (id(), place(), 0..=ADDED_MAX, id(), id(), arbitrary::plain()).prop_map(
+        |(chord, index, adds, execution, task_id, value)| {
+            Record::ok(&chord, index, &execution, &task_id, &value).unwrap().adding(adds)
         },
     )
 }
 
 fn err() -> impl Strategy<Value = Record> {
-    (id(), any::<u32>(), id(), id(), arbitrary::plain()).prop_map(
+    (id(), place(), id(), id(), arbitrary::plain()).prop_map(
         |(chord, index, execution, task_id, value)| {
             let mut failure = Failure::new(Exception::type_error("x"), "t", task_id);
             failure.exc.exc_message.push(value);
@@ -152,7 +158,10 @@ fn a_value_that_would_make_the_list_too_deep_is_refused() {
 #[test]
 fn a_foreign_part_needs_no_more_than_chord_and_index() {
     let record = Record::decode(&part("ok", b"\x2a"), &Limits::default()).unwrap();
-    let Record::Ok { chord, index, execution, task_id, value } = record else { panic!("an ok") };
-    assert_eq!((chord.as_str(), index, value.as_slice()), ("c", 0, &b"\x2a"[..]));
+    let Record::Ok { chord, index, adds, execution, task_id, value } = record else {
+        panic!("an ok")
+    };
+    assert_eq!((chord.as_str(), index, adds), ("c", 0.into(), 0));
+    assert_eq!(value, b"\x2a");
     assert!(execution.is_empty() && task_id.is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::protocol::join::{ChordState, Failure, Mode, Open, Record};
+use crate::protocol::join::{ChordState, Failure, Mode, Open, Place, Record};
 use crate::protocol::{Error, Exception, Value};
 use crate::results::join::{
     Delivery, Effect, Event, JoinSettings, Joiner, Outcome, Part, list_of_results,
@@ -120,7 +120,7 @@ fn ok(index: u32, value: impl Into<Value>) -> Record {
 
 fn err(index: u32) -> Record {
     let failure = Failure::new(Exception::type_error("no"), "t", format!("t{index}"));
-    Record::Err { chord: "c".to_owned(), index, execution: "x".to_owned(), failure }
+    Record::Err { chord: "c".to_owned(), index: index.into(), execution: "x".to_owned(), failure }
 }
 
 fn shard(settings: JoinSettings, records: impl IntoIterator<Item = Record>) -> Shard {
@@ -150,16 +150,72 @@ fn a_chord_completes_in_the_order_of_its_header_and_leaves_only_a_mark() {
 #[test]
 fn a_failed_part_ends_the_chord_at_once_or_is_collected() {
     let failed = shard(JoinSettings::default(), [begin(open(2)), err(1)]);
-    let Some(Outcome::Failed { index: 1, failure, .. }) = failed.outcome() else {
+    let Some(Outcome::Failed { index, failure, .. }) = failed.outcome() else {
         panic!("{:?}", failed.effects)
     };
-    assert_eq!(failure.task_id, "t1");
+    assert_eq!((index, &*failure.task_id), (&1.into(), "t1"));
     let collecting = begin(Open { mode: Mode::Collect, ..open(2) });
     let collected = shard(JoinSettings::default(), [collecting, err(1), ok(0, 5)]);
     let Some(Outcome::Complete { parts, .. }) = collected.outcome() else {
         panic!("{:?}", collected.effects)
     };
     assert!(matches!(parts.as_slice(), [Part::Ok(_), Part::Err(_)]));
+}
+
+/// The part that the one at `index` has added as its `ordinal`th.
+fn added(index: u32, ordinal: u32, value: u32) -> Record {
+    let place = Place::from(index).added(ordinal).unwrap();
+    Record::ok("c", place, "x", "t", &value.into()).unwrap()
+}
+
+#[test]
+fn parts_that_were_added_come_behind_the_header_in_the_order_of_those_that_added_them() {
+    let records = [
+        begin(open(2)),
+        added(1, 1, 31),
+        ok(1, 21).adding(1),
+        added(0, 2, 12),
+        ok(0, 20).adding(2),
+    ];
+    let mut shard = shard(JoinSettings::default(), records);
+    assert!(shard.outcome().is_none());
+    shard.deliver(added(0, 1, 11));
+    let Some(Outcome::Complete { parts, .. }) = shard.outcome() else { panic!("not complete") };
+    let list = list_of_results(Mode::FailFast, parts).unwrap();
+    assert_eq!(list, [0x95, 20, 21, 11, 12, 31]);
+    shard.pass(61_100);
+    assert_eq!(shard.unacked.len(), 1);
+}
+
+#[test]
+fn of_two_runs_that_add_the_first_one_to_be_recorded_counts() {
+    let failed = |ordinal| {
+        let failure = Failure::new(Exception::type_error("no"), "t", "late");
+        let index = Place::from(0).added(ordinal).unwrap();
+        Record::Err { chord: "c".to_owned(), index, execution: "x".to_owned(), failure }
+    };
+    let records = [begin(open(1)), failed(2), ok(0, 20).adding(1), ok(0, 21).adding(2)];
+    let mut shard = shard(JoinSettings::default(), records);
+    assert!(shard.outcome().is_none(), "the second one was added by a run that came too late");
+    shard.deliver(added(0, 1, 11));
+    let Some(Outcome::Complete { parts, .. }) = shard.outcome() else { panic!("not complete") };
+    assert_eq!(list_of_results(Mode::FailFast, parts).unwrap(), [0x92, 20, 11]);
+}
+
+#[test]
+fn the_failure_of_an_added_part_counts_once_its_adder_is_there() {
+    let index = Place::from(0).added(1).unwrap();
+    let failure = Failure::new(Exception::type_error("no"), "t", "early");
+    let failed = Record::Err { chord: "c".to_owned(), index, execution: "x".to_owned(), failure };
+    let mut shard = shard(JoinSettings::default(), [begin(open(2)), failed]);
+    assert!(shard.outcome().is_none());
+    shard.deliver(ok(0, 1).adding(1));
+    let outcome = shard.outcome();
+    let is_early = |outcome: &Outcome| match outcome {
+        Outcome::Failed { failure, .. } => failure.task_id == "early",
+        _ => false,
+    };
+    assert!(outcome.is_some_and(is_early), "{outcome:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::world::{Choice, Plan, World, settings};
+use super::world::{Adding, Choice, Plan, World, settings};
 use crate::results::join::JoinSettings;
 
 /// What an exploration found.
@@ -90,6 +90,20 @@ fn two_parts_and_two_kills() {
 #[test]
 fn a_part_that_fails_or_succeeds_and_a_revocation() {
     let plan = Plan { failing: vec![(0, 0, 0)], cancelled: vec![0], kills: 1, ..Plan::default() };
+    assert_good(&plan, 300_000);
+}
+
+#[test]
+fn a_part_that_adds_another_and_a_kill() {
+    let adding = vec![Adding { chord: 0, index: 0, run: 0, count: 1, dies: false }];
+    let plan = Plan { chords: vec![1], adding, kills: 1, ..Plan::default() };
+    assert_good(&plan, 300_000);
+}
+
+#[test]
+fn a_part_that_adds_another_in_the_run_that_dies_only_and_a_kill() {
+    let adding = vec![Adding { chord: 0, index: 0, run: 0, count: 1, dies: true }];
+    let plan = Plan { chords: vec![1], adding, kills: 1, ..Plan::default() };
     assert_good(&plan, 300_000);
 }
 

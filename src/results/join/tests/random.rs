@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::world::{Choice, Plan, World, settings};
+use super::world::{Adding, Choice, Plan, World, settings};
 use crate::protocol::join::Mode;
 use crate::results::join::JoinSettings;
 
@@ -126,6 +126,34 @@ fn chords_that_fail_or_are_revoked_end_once() {
     assert_good(&plan, 300);
     assert_good(&Plan { mode: Mode::Collect, ..plan.clone() }, 300);
     assert_good(&Plan { expires_ms: 5, impatient: true, ..plan }, 300);
+}
+
+#[test]
+fn chords_end_whatever_is_added_to_them() {
+    let adding = |(chord, index, run, count, dies)| Adding { chord, index, run, count, dies };
+    let plan = Plan {
+        chords: vec![2, 1],
+        twice: vec![(0, 0)],
+        adding: [
+            (0, 0, 0, 2, false),
+            (0, 0, 1, 1, false),
+            (0, 1, 0, 1, false),
+            (1, 0, 0, 2, true),
+            (1, 0, 1, 1, false),
+        ]
+        .map(adding)
+        .to_vec(),
+        kills: 3,
+        ..Plan::default()
+    };
+    assert_good(&plan, 400);
+    assert_good(&Plan { late: true, impatient: true, ..plan.clone() }, 300);
+    // One that was added fails, once.
+    let failing = Plan { failing: vec![(0, 2, 0), (1, 2, 0)], ..plan.clone() };
+    assert_good(&failing, 300);
+    assert_good(&Plan { mode: Mode::Collect, ..failing }, 300);
+    let settings = JoinSettings { write_ahead: true, ..settings() };
+    assert_good(&Plan { crashes: 2, settings, ..plan }, 300);
 }
 
 #[test]

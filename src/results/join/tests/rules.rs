@@ -4,7 +4,7 @@
 //! channel instead of cancelling its consumer (17) is for the tests of the session.
 
 use super::random::find;
-use super::world::{Choice, Plan, World, settings};
+use super::world::{Adding, Choice, Plan, World, settings};
 use crate::results::join::JoinSettings;
 use crate::results::join::settings::Rule;
 
@@ -90,6 +90,16 @@ fn rule_12_records_are_acked_after_the_pack_that_covers_them() {
 fn rule_16_deadlines_are_decided_by_the_log() {
     let plan = Plan { expires_ms: 5, impatient: true, ..quorum() };
     assert_needed(Rule::ExpireByRecord, &plan, "G2");
+}
+
+#[test]
+fn rule_18_added_parts_are_sent_before_the_record_that_counts_them() {
+    let adding = |run, count, dies| Adding { chord: 0, index: 0, run, count, dies };
+    let adding = vec![adding(0, 2, true), adding(1, 1, false)];
+    let plan = Plan { adding, ..quorum() };
+    assert_eq!(find(&plan, 300).map(|bad| bad.text), None);
+    let bad = find(&Plan { careless_adders: true, ..plan }, SEEDS).expect("a part is missing");
+    assert!(bad.text.contains("G3"), "{}", bad.text);
 }
 
 /// Runs `script` without and with the rule, each to its end.

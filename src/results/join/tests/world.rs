@@ -9,93 +9,30 @@
 //! incomplete or in another order. **Checked at the end:** every chord has ended, and only marks
 //! are left.
 
+mod adding;
+mod plan;
 mod script;
+
+pub(super) use adding::Adding;
+pub(super) use plan::{Plan, settings};
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::protocol::join::{Failure, Mode, Open, Record, body_id};
+use crate::protocol::join::{Failure, Open, Place, Record, body_id};
 use crate::protocol::{Exception, Limits, Value, msgpack};
 use crate::results::join::{
     Delivery, Effect, Event, JoinSettings, Joiner, Outcome, Part, PublishId,
 };
-
-/// What a run is about.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    /// Number of parts of each chord.
-    pub(super) chords: Vec<u32>,
-    /// Whether a part runs twice, with another value each time.
-    pub(super) twice: Vec<(usize, u32)>,
-    /// Parts whose run, given by its number, fails.
-    pub(super) failing: Vec<(usize, u32, u32)>,
-    /// Chords that somebody revokes.
-    pub(super) cancelled: Vec<usize>,
-    pub(super) expires_ms: u64,
-    /// Where time ends.
-    pub(super) horizon_ms: u64,
-    pub(super) mode: Mode,
-    pub(super) settings: JoinSettings,
-
-    /// Whether the queue is a classic one, whose broker may crash so often.
-    pub(super) crashes: u32,
-    /// How often the session may die.
-    pub(super) kills: u32,
-    /// Whether a dead session's publish may arrive late.
-    pub(super) late: bool,
-    /// One step in so many is a fault, in random runs.
-    pub(super) odds: usize,
-    /// Whether time may pass while there is something to do.
-    pub(super) impatient: bool,
-    /// Whether workers ack their task before the record is confirmed.
-    pub(super) careless_workers: bool,
-    /// Whether parts are sent before the open is confirmed.
-    pub(super) careless_producer: bool,
-}
-
-/// Where time ends, unless a plan says otherwise.
-const HORIZON_MS: u64 = 100_000;
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            chords: vec![2],
-            twice: Vec::new(),
-            failing: Vec::new(),
-            cancelled: Vec::new(),
-            expires_ms: 10 * HORIZON_MS,
-            horizon_ms: HORIZON_MS,
-            mode: Mode::FailFast,
-            settings: settings(),
-            crashes: 0,
-            kills: 0,
-            late: false,
-            odds: 25,
-            impatient: false,
-            careless_workers: false,
-            careless_producer: false,
-        }
-    }
-}
-
-/// Settings under which little suffices for everything to happen.
-pub(super) fn settings() -> JoinSettings {
-    JoinSettings {
-        raws_max: 1,
-        refresh_ms: 100 * HORIZON_MS,
-        done_batch_ms: 1,
-        tomb_ms: 60,
-        orphan_grace_ms: 30,
-        ..JoinSettings::default()
-    }
-}
 
 /// One thing that can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     /// The producer publishes the open.
     Open(usize),
+    /// A worker sends the parts that a part adds.
+    Call(usize, u32),
     /// A worker publishes the result of a part.
     Part(usize, u32),
     /// The broker tells the producer or a worker that the message is on disk.
@@ -153,6 +90,7 @@ struct ChordState {
     open_confirmed: bool,
     open_published: bool,
     cancelled: bool,
+    /// Those of the header, and then all that may be added.
     parts: Vec<PartState>,
     /// Every outcome that anybody may have seen.
     seen: BTreeSet<String>,
@@ -162,8 +100,11 @@ struct ChordState {
 
 #[derive(Clone, Debug, Default, Hash)]
 struct PartState {
+    place: Place,
     runs: u32,
     wanted: u32,
+    /// Whether what this run adds was sent.
+    called: bool,
     confirmed: bool,
 }
 
@@ -188,12 +129,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(plan: &Plan) -> Self {
         let chord = |(number, size): (usize, &u32)| ChordState {
-            parts: (0..*size)
-                .map(|index| PartState {
-                    wanted: 1 + u32::from(plan.twice.contains(&(number, index))),
-                    ..PartState::default()
-                })
-                .collect(),
+            parts: adding::parts(plan, number, *size),
             ..ChordState::default()
         };
         Self {
@@ -238,8 +174,13 @@ impl World {
                 continue;
             }
             for (index, part) in chord.parts.iter().enumerate() {
+                let index = u32::try_from(index).unwrap();
+                let adds = !self.plan.careless_adders && self.adding(number, index).is_some();
                 if part.runs < part.wanted {
-                    choices.push(Choice::Part(number, u32::try_from(index).unwrap()));
+                    choices.push(match adds && !part.called {
+                        true => Choice::Call(number, index),
+                        false => Choice::Part(number, index),
+                    });
                 }
             }
         }
@@ -298,6 +239,7 @@ impl World {
     pub(super) fn apply(&mut self, choice: Choice, cut: Option<(usize, bool)>) -> usize {
         match choice {
             Choice::Open(chord) => self.publish_open(chord),
+            Choice::Call(chord, index) => self.call_added(chord, index),
             Choice::Part(chord, index) => self.publish_part(chord, index),
             Choice::OnDisk(at) => self.tell_writer(at),
             Choice::Cancel(chord) => {
@@ -452,11 +394,10 @@ impl World {
         let shown = match outcome {
             Outcome::Complete { parts, .. } => {
                 let values: Vec<String> = parts.iter().map(shown).collect();
-                let in_order = values
-                    .iter()
-                    .enumerate()
-                    .all(|(index, value)| value.starts_with(&format!("{number}.{index}.")));
-                if !in_order || values.len() != self.chords[number].parts.len() {
+                let expected = self.complete(number, &values);
+                let in_order =
+                    values.iter().zip(&expected).all(|(it, start)| it.starts_with(start));
+                if !in_order || values.len() != expected.len() {
                     self.complain(format!("G1: {chord} completes with {values:?}"));
                 }
                 format!("complete {values:?}")
@@ -544,18 +485,28 @@ impl World {
     }
 
     fn publish_part(&mut self, number: usize, index: u32) {
+        let adding = self.adding(number, index);
+        if let Some(Adding { dies, .. }) = adding.filter(|_| self.plan.careless_adders) {
+            if dies {
+                self.chords[number].parts[index as usize].wanted += 1;
+            } else {
+                self.call_added(number, index);
+            }
+        }
         let part = &mut self.chords[number].parts[index as usize];
-        let run = part.runs;
-        part.runs += 1;
+        let (run, place) = (part.runs, part.place.clone());
+        (part.runs, part.called) = (part.runs + 1, false);
         let is_classic = self.plan.crashes > 0;
         part.confirmed |= !is_classic || self.plan.careless_workers;
-        let value = format!("{number}.{index}.{run}");
+        let value = format!("{number}.{}.{run}", place.to_string().replace('.', "+"));
         let chord = name(number);
         let record = if self.plan.failing.contains(&(number, index, run)) {
             let failure = Failure::new(Exception::type_error("no"), "t", value);
-            Record::Err { chord, index, execution: run.to_string(), failure }
+            Record::Err { chord, index: place, execution: run.to_string(), failure }
         } else {
-            Record::ok(&chord, index, &run.to_string(), "t", &Value::from(value)).unwrap()
+            let adds = adding.map_or(0, |adding| adding.count);
+            let ok = Record::ok(&chord, place, &run.to_string(), "t", &Value::from(value));
+            ok.unwrap().adding(adds)
         };
         self.enqueue(&record, Writer::Worker(number, index));
     }
@@ -673,13 +624,5 @@ fn shown(part: &Part) -> String {
             other => format!("{other:?}"),
         },
         Part::Err(failure) => failure.task_id.clone(),
-    }
-}
-
-impl Plan {
-    pub(super) fn broken(self, rule: super::super::settings::Rule) -> Self {
-        let mut settings = self.settings;
-        settings.broken.push(rule);
-        Self { settings, ..self }
     }
 }

@@ -1,0 +1,215 @@
+//! Rate limits: when the next call of a task may start in this worker.
+//!
+//! Judges; waiting and handing on is the executor's part. **Invariants:** in any span of time, a
+//! task starts at most once more than its limit allows; without limits, a call costs one look.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::task::RateLimit;
+
+/// The longest wait in the worker. Who would wait longer makes room for others.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How far ahead calls are handed on at most, so that a limit that is raised is soon felt.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// The longest time between two who come back.
+const SPREAD_MAX: Duration = Duration::from_secs(1);
+
+/// When a call may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At once.
+    Now,
+    /// After this time, which is reserved for it.
+    Wait(Duration),
+    /// Not soon; it should ask again after this time. Nothing is reserved for it.
+    Later(Duration),
+}
+
+/// Limits of the tasks of one worker, by name.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    buckets: Mutex<HashMap<String, Bucket>>,
+    /// Whether there is a limit at all.
+    any: AtomicBool,
+}
+
+impl Rates {
+    /// Begins with the limits that tasks have by themselves.
+    pub(super) fn new<'a>(limits: impl IntoIterator<Item = (&'a str, RateLimit)>) -> Self {
+        let rates = Self::default();
+        for (task, limit) in limits {
+            rates.set(task, Some(limit));
+        }
+        rates
+    }
+
+    /// Limits a task from now on, or no longer. The caller has seen to it that the task exists:
+    /// limits are kept for as long as the worker lives.
+    pub(super) fn set(&self, task: &str, limit: Option<RateLimit>) {
+        let mut buckets = self.lock();
+        match limit {
+            Some(limit) => {
+                let bucket = buckets.entry(task.to_owned()).or_insert_with(|| Bucket::new(limit));
+                bucket.change(limit, Instant::now());
+            }
+            None => {
+                buckets.remove(task);
+            }
+        }
+        self.any.store(!buckets.is_empty(), Ordering::Release);
+    }
+
+    /// The limit that a task has now.
+    pub(super) fn get(&self, task: &str) -> Option<RateLimit> {
+        self.lock().get(task).map(|bucket| bucket.limit)
+    }
+
+    /// Takes the next start of `task`, if it is not too far away.
+    pub(super) fn pace(&self, task: &str) -> Pace {
+        if !self.any.load(Ordering::Acquire) {
+            return Pace::Now;
+        }
+        match self.lock().get_mut(task) {
+            Some(bucket) => bucket.take(Instant::now()),
+            None => Pace::Now,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A token bucket that holds one token, as Celery's does: what counts is when it is full again.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    limit: RateLimit,
+    /// The first start that nobody has.
+    next: Option<Instant>,
+    /// The first time that nobody was told to ask again at.
+    ahead: Option<Instant>,
+}
+
+impl Bucket {
+    const fn new(limit: RateLimit) -> Self {
+        Self { limit, next: None, ahead: None }
+    }
+
+    fn take(&mut self, now: Instant) -> Pace {
+        let interval = self.limit.interval();
+        let next = self.next.map_or(now, |next| next.max(now));
+        let wait = next - now;
+        if wait > WAIT_MAX {
+            return Pace::Later(self.later(now, wait, interval));
+        }
+        self.next = Some(next + interval);
+        if wait.is_zero() { Pace::Now } else { Pace::Wait(wait) }
+    }
+
+    /// A limit that was raised counts at once: starts that nobody waits for are free again.
+    fn change(&mut self, limit: RateLimit, now: Instant) {
+        self.limit = limit;
+        self.next = self.next.map(|next| next.min(now + WAIT_MAX));
+        self.ahead = None;
+    }
+
+    /// Those who come back are spread in time, if it may be, as their starts will be.
+    fn later(&mut self, now: Instant, wait: Duration, interval: Duration) -> Duration {
+        let first = now + wait.min(AHEAD_MAX / 2);
+        let mut at = self.ahead.map_or(first, |ahead| ahead.max(first));
+        if at > now + AHEAD_MAX {
+            at = first;
+        }
+        self.ahead = Some(at + interval.min(SPREAD_MAX));
+        at - now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bucket(text: &str) -> Bucket {
+        Bucket::new(RateLimit::parse(text).unwrap().unwrap())
+    }
+
+    #[test]
+    fn starts_are_spread_evenly() {
+        let (mut bucket, now) = (bucket("1/s"), Instant::now());
+        assert_eq!(bucket.take(now), Pace::Now);
+        assert_eq!(bucket.take(now), Pace::Wait(SECOND));
+        assert_eq!(bucket.take(now), Pace::Wait(2 * SECOND));
+        assert_eq!(bucket.take(now), Pace::Later(3 * SECOND));
+        assert_eq!(bucket.take(now), Pace::Later(4 * SECOND), "not all at once");
+        assert_eq!(bucket.take(now + 3 * SECOND), Pace::Now, "nobody was given that start");
+    }
+
+    #[test]
+    fn who_is_handed_on_comes_back_within_a_minute() {
+        let (mut fast, now) = (bucket("10/s"), Instant::now());
+        for _ in 0..10_000 {
+            if let Pace::Later(after) = fast.take(now) {
+                assert!(after <= AHEAD_MAX && after > WAIT_MAX, "{after:?}");
+            }
+        }
+        let mut slow = bucket("1/h");
+        assert_eq!(slow.take(now), Pace::Now);
+        assert_eq!(slow.take(now), Pace::Later(AHEAD_MAX / 2));
+        assert_eq!(slow.take(now), Pace::Later(AHEAD_MAX / 2 + SPREAD_MAX));
+    }
+
+    #[test]
+    fn limits_come_and_go() {
+        let rates = Rates::new([("slow", RateLimit::every(SECOND))]);
+        assert_eq!(rates.pace("slow"), Pace::Now);
+        assert!(matches!(rates.pace("slow"), Pace::Wait(_)));
+        assert_eq!(rates.pace("other"), Pace::Now);
+        let hourly = RateLimit::every(3600 * SECOND);
+        rates.set("slow", Some(hourly));
+        assert_eq!(rates.get("slow"), Some(hourly));
+        rates.set("slow", None);
+        assert_eq!((rates.get("slow"), rates.pace("slow")), (None, Pace::Now));
+        assert!(!rates.any.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_raised_limit_counts_at_once() {
+        let (mut bucket, now) = (bucket("1/h"), Instant::now());
+        assert_eq!(bucket.take(now), Pace::Now);
+        bucket.change(RateLimit::every(SECOND), now);
+        assert_eq!(bucket.take(now), Pace::Wait(WAIT_MAX));
+    }
+
+    proptest! {
+        /// No span of time has more starts than the limit allows, and one.
+        #[test]
+        fn no_more_starts_than_allowed(
+            interval in 1..3000_u64,
+            arrivals in proptest::collection::vec(0..2500_u64, 1..200),
+        ) {
+            let interval = Duration::from_millis(interval);
+            let mut bucket = Bucket::new(RateLimit::every(interval));
+            let (mut now, mut starts) = (Instant::now(), Vec::new());
+            for pause in arrivals {
+                now += Duration::from_millis(pause);
+                match bucket.take(now) {
+                    Pace::Now => starts.push(now),
+                    Pace::Wait(wait) => starts.push(now + wait),
+                    Pace::Later(after) => prop_assert!(after > WAIT_MAX),
+                }
+            }
+            for pair in starts.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= interval, "{starts:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What a worker says about its health, and that it ends when it does not recover.
+
+use std::time::Duration;
+
+use celeriac::worker::Error;
+
+use crate::bundle::{Bundle, PATIENCE, stop, within};
+use crate::tasks::{hold, note};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_knows_whether_it_is_connected() {
+    let bundle = Bundle::new("health").await;
+    let worker = bundle.worker().await;
+    let healthy = |wanted: bool| {
+        let what = format!("healthy: {wanted}");
+        let seen = || (worker.health().is_healthy() == wanted).then_some(());
+        bundle.vhost.wait_until(&what, seen).unwrap();
+    };
+    healthy(true);
+    let limit = ["vhost-limits", bundle.vhost.name(), "max-connections"];
+    bundle.vhost.management().put(&limit, &serde_json::json!({"value": 0})).unwrap();
+    bundle.cut(&bundle.connections("consume", 1));
+    healthy(false);
+    assert!(!worker.health().is_consuming && worker.health().is_publishing);
+    bundle.vhost.management().delete(&limit).unwrap();
+    healthy(true);
+    let called = note::delay(&bundle.client, "x".to_owned()).await.unwrap();
+    assert_eq!(called.get(PATIENCE).await.unwrap(), "x");
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_recover_ends_with_an_error_and_loses_nothing() {
+    let bundle = Bundle::with("no-recovery", |config| {
+        config.worker_liveness_timeout = Duration::from_secs(1);
+        config.worker_recovery_limit = Some(Duration::from_secs(2));
+    })
+    .await;
+    let worker = bundle.worker().await;
+    hold::delay(&bundle.client, "x".to_owned()).await.unwrap();
+    bundle.probe.seen(1).await;
+    let limit = ["vhost-limits", bundle.vhost.name(), "max-connections"];
+    bundle.vhost.management().put(&limit, &serde_json::json!({"value": 0})).unwrap();
+    bundle.cut(&bundle.connections("consume", 1));
+    let error = within(worker.wait()).await.unwrap_err();
+    assert!(matches!(error, Error::Unhealthy(_)) && error.is_connection(), "{error:?}");
+    bundle.wait_for_depth(1, 0);
+}

@@ -1,0 +1,71 @@
+//! Limits of the whole fleet: kept in the broker, and given back by workers that are gone.
+
+use celeriac::{Signature, State, task};
+
+use crate::bundle::{Bundle, PATIENCE, config, stop, within};
+use crate::probe::Probe;
+
+#[task(name = "tests.scarce", global_concurrency = 2)]
+pub(crate) async fn scarce(label: i64, probe: State<Probe>) -> i64 {
+    probe.record(format!("begins {label}"));
+    probe.pass().await;
+    probe.record(format!("ends {label}"));
+    label
+}
+
+/// The most that were running at once, as the probe has seen it.
+fn most(runs: &[String]) -> usize {
+    let (mut running, mut most) = (0_usize, 0);
+    for run in runs {
+        if run.starts_with("begins") {
+            running += 1;
+        } else {
+            running -= 1;
+        }
+        most = most.max(running);
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_calls_run_in_all_workers_together_than_the_limit() {
+    let bundle = Bundle::new("permits").await;
+    let workers = [bundle.worker().await, bundle.worker().await, bundle.worker().await];
+    let calls = (0..12).map(scarce::s);
+    let results = bundle.client.send_all(calls).await;
+    bundle.probe.seen(2).await;
+    bundle.probe.open(12);
+    for (label, result) in results.into_iter().enumerate() {
+        assert_eq!(within(result.unwrap().get(PATIENCE)).await.unwrap(), label as i64);
+    }
+    let runs = bundle.probe.runs();
+    assert_eq!(most(&runs), 2, "{runs:?}");
+    assert_eq!(runs.len(), 24, "{runs:?}");
+    for worker in workers {
+        stop(worker).await;
+    }
+    bundle.settled();
+    let left = || {
+        let queues = bundle.vhost.queues().ok()?;
+        (!queues.iter().any(|queue| queue.starts_with("celeriac.permits."))).then_some(())
+    };
+    bundle.vhost.wait_until("no permit is left", left).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_permits_of_a_worker_that_is_gone_come_back() {
+    let bundle = Bundle::new("permits-back").await;
+    let doomed = bundle.worker().await;
+    for label in 0..2 {
+        bundle.client.send(scarce::s(label)).await.unwrap();
+    }
+    bundle.probe.seen(2).await;
+    let other = within(celeriac::Client::connect(config(&bundle.vhost))).await.unwrap();
+    let third = other.send(Signature::<i64>::new("tests.scarce").arg(7)).await.unwrap();
+    doomed.handle().terminate();
+    within(doomed.wait()).await.unwrap();
+    let worker = bundle.worker().await;
+    bundle.probe.open(5);
+    assert_eq!(within(third.get(PATIENCE)).await.unwrap(), 7);
+    stop(worker).await;
+}

@@ -1,0 +1,56 @@
+//! Rate limits in the worker.
+
+use celeriac::{State, task};
+
+use crate::bundle::{Bundle, PATIENCE, stop};
+use crate::probe::Probe;
+use crate::tasks::note;
+
+/// Says that it runs.
+#[task(name = "tests.paced", rate_limit = "2/s")]
+async fn paced(probe: State<Probe>) -> i64 {
+    probe.record("paced");
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_starts_as_often_as_it_may_and_others_go_on_meanwhile() {
+    let bundle = Bundle::new("rates").await;
+    let sent = bundle.client.send_all((0..4).map(|_| paced::s())).await;
+    let other = note::delay(&bundle.client, "other".to_owned()).await.unwrap();
+    let worker = bundle.narrow_worker().await;
+    other.get(PATIENCE).await.unwrap();
+    let mut starts = Vec::new();
+    for result in sent {
+        starts.push(result.unwrap().get(PATIENCE).await.unwrap());
+    }
+    assert_eq!(bundle.probe.runs(), ["paced", "other", "paced", "paced", "paced"]);
+    starts.sort_unstable();
+    // By the clock of the machine, which may be set while a test runs; by little, it is hoped.
+    for pair in starts.windows(2) {
+        assert!(pair[1] - pair[0] >= 490, "{starts:?}");
+    }
+    stop(worker).await;
+    bundle.settled();
+}
+
+/// As often as once an hour.
+#[task(name = "tests.hourly", rate_limit = "1/h")]
+async fn hourly(probe: State<Probe>) {
+    probe.record("hourly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_start_soon_waits_in_the_broker() {
+    let bundle = Bundle::new("rates-far").await;
+    let worker = bundle.narrow_worker().await;
+    let sent = bundle.client.send_all((0..3).map(|_| hourly::s())).await;
+    assert!(sent.iter().all(Result::is_ok));
+    bundle.probe.seen(1).await;
+    // Nothing of it is held here.
+    bundle.settled();
+    let other = note::delay(&bundle.client, "other".to_owned()).await.unwrap();
+    other.get(PATIENCE).await.unwrap();
+    assert_eq!(bundle.probe.runs(), ["hourly", "other"]);
+    stop(worker).await;
+}

@@ -1,0 +1,232 @@
+//! Isolated tasks in a real worker: whatever happens to their processes costs them alone.
+
+#![cfg(all(unix, feature = "cli"))]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use celeriac::protocol::{TaskState, Value};
+use celeriac::{AsyncResult, Client, Config, ResultError, Signature};
+use xtask::process::{binary, is_alive, signal};
+use xtask::{QueueDepth, Spawned, TestVhost, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+
+struct Setup {
+    vhost: TestVhost,
+    worker: Spawned,
+    client: Client,
+}
+
+impl Setup {
+    async fn new(name: &str, args: &[&str]) -> Self {
+        let vhost = TestVhost::create(name).unwrap();
+        let mut command = Command::new(binary("examples/isolated").unwrap());
+        command.args(args).env("CELERIAC_BROKER_URL", vhost.url());
+        let worker = Spawned::start(&mut command).unwrap();
+        worker.wait_for_line(" ready.", SOON).unwrap();
+        let config = Config::builder().broker_url([vhost.url().parse().unwrap()]).build();
+        let client = Client::connect(config).await.unwrap();
+        Self { vhost, worker, client }
+    }
+
+    async fn crash(&self, how: &str) -> AsyncResult<u32> {
+        let call = Signature::<u32>::new("isolated.crash").arg(how);
+        self.client.send(call).await.unwrap()
+    }
+
+    /// Class and text of the exception that a task has failed with.
+    async fn failure(&self, result: AsyncResult<u32>) -> (String, String) {
+        match result.get(SOON).await {
+            Err(ResultError::Failed(failed)) => {
+                (failed.exception.exc_type.clone(), failed.exception.to_string())
+            }
+            other => panic!("{other:?}\n{}", self.worker.output()),
+        }
+    }
+
+    async fn end(mut self) {
+        self.vhost.wait_for_depth("celeriac", QueueDepth { ready: 0, unacked: 0 }, SOON).unwrap();
+        self.worker.signal("TERM").unwrap();
+        assert_eq!(self.worker.wait(SOON).unwrap().code(), Some(0), "{}", self.worker.output());
+        self.client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_crashes_fails_alone_and_says_how() {
+    let setup = Setup::new("isolated-crash", &["--blocking-slots", "2"]).await;
+    let fine = setup.crash("fine").await.get(SOON).await.unwrap();
+    assert_ne!(fine, setup.worker.pid(), "it runs in another process");
+    assert_eq!(setup.crash("fine").await.get(SOON).await.unwrap(), fine, "which stays warm");
+
+    for (how, part) in [("abort", "SIGABRT"), ("segfault", "SIGSEGV"), ("exit", "exit code 3")] {
+        let (class, text) = setup.failure(setup.crash(how).await).await;
+        assert_eq!(class, "WorkerLostError", "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+    let (class, text) = setup.failure(setup.crash("error").await).await;
+    assert_eq!((class.as_str(), text.contains("kaboom")), ("ValueError", true), "{text}");
+    let (class, _) = setup.failure(setup.crash("panic").await).await;
+    assert_eq!(class, "Panic");
+    setup.crash("fine").await.get(SOON).await.unwrap();
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn many_tasks_some_of_which_crash_all_end() {
+    let setup = Setup::new("isolated-many", &["--blocking-slots", "4"]).await;
+    let mut results = Vec::new();
+    for number in 0..60 {
+        results.push(setup.crash(if number % 6 == 0 { "abort" } else { "fine" }).await);
+    }
+    let mut failed = 0;
+    for result in &results {
+        failed += u32::from(result.get(SOON).await.is_err());
+    }
+    assert_eq!(failed, 10);
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn an_endless_loop_can_be_killed_and_ends_with_its_worker() {
+    let mut setup = Setup::new("isolated-loop", &["-l", "debug"]).await;
+    let (next, pid) = {
+        let _endless = setup.crash("loop").await;
+        started(&setup.worker, 0)
+    };
+    signal(pid, "KILL").unwrap();
+    setup.worker.wait_for_line("ended prematurely: SIGKILL", SOON).unwrap();
+    let _endless = setup.crash("loop").await;
+    let (_, pid) = started(&setup.worker, next);
+    setup.worker.kill_9().unwrap();
+    wait_until("the child ends", SOON, || (!is_alive(pid)).then_some(())).unwrap();
+    setup.client.close().await;
+}
+
+#[tokio::test]
+async fn an_isolated_task_that_runs_is_revoked_by_killing_its_child() {
+    let setup = Setup::new("isolated-revoke", &["-l", "debug"]).await;
+    let endless = setup.crash("loop").await;
+    let (_, pid) = started(&setup.worker, 0);
+    endless.revoke(true).await.unwrap();
+    let (class, text) = setup.failure(endless).await;
+    assert_eq!((class.as_str(), text.contains("terminated")), ("TaskRevokedError", true), "{text}");
+    wait_until("the child ends", SOON, || (!is_alive(pid)).then_some(())).unwrap();
+    setup.crash("fine").await.get(SOON).await.unwrap();
+    setup.end().await;
+}
+
+/// Waits for a child of the worker; gives the number of the line after that, and the child's id.
+fn started(worker: &Spawned, from: usize) -> (usize, u32) {
+    let part = "started a child for isolated tasks";
+    let (next, line) = worker.wait_for_line_from(from, part, SOON).unwrap();
+    let pid = line.split_once("pid=").unwrap().1.split_whitespace().next().unwrap();
+    (next, pid.parse().unwrap())
+}
+
+#[tokio::test]
+async fn time_limits_reach_into_the_child() {
+    let setup = Setup::new("isolated-limits", &["-l", "debug", "--blocking-slots", "1"]).await;
+    let spin = setup.client.send(Signature::<u32>::new("isolated.spin")).await.unwrap();
+    let (_, pid) = started(&setup.worker, 0);
+    let (class, text) = setup.failure(spin).await;
+    assert_eq!(class, "TimeLimitExceeded", "{text}");
+    wait_until("the child ends", SOON, || (!is_alive(pid)).then_some(())).unwrap();
+
+    let patient = setup.client.send(Signature::<String>::new("isolated.patient")).await.unwrap();
+    let told = patient.get(SOON).await.unwrap();
+    assert_eq!(told, "the soft time limit has passed");
+    setup.end().await;
+}
+
+/// The only child of a process.
+fn only_child(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn as_process_1_a_parent_obeys_signals_and_waits_for_orphans() {
+    let alone = ["-Urpf", "--mount-proc", "--kill-child"];
+    let tried = Command::new("unshare").args(alone).arg("true").status();
+    if !tried.is_ok_and(|status| status.success()) {
+        eprintln!("note: this machine gives no process namespace, so nothing was tested");
+        return;
+    }
+    let vhost = TestVhost::create("isolated-init").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(alone).arg(binary("examples/isolated").unwrap());
+    command.args(["--processes", "1", "-l", "debug"]).env("CELERIAC_BROKER_URL", vhost.url());
+    let mut worker = Spawned::start(&mut command).unwrap();
+    worker.wait_for_line(" ready.", SOON).unwrap();
+    let config = Config::builder().broker_url([vhost.url().parse().unwrap()]).build();
+    let client = Client::connect(config).await.unwrap();
+    let call = Signature::<u32>::new("isolated.crash").arg("orphan");
+    client.send(call).await.unwrap().get(SOON).await.unwrap();
+    worker.wait_for_line("an orphan has ended", SOON).unwrap();
+
+    let init = only_child(worker.pid()).unwrap();
+    signal(init, "TERM").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(0), "{}", worker.output());
+    client.close().await;
+}
+
+#[tokio::test]
+async fn progress_and_calls_leave_the_child_and_printing_does_not_disturb() {
+    let setup = Setup::new("isolated-context", &[]).await;
+    let print = Signature::<u32>::new("isolated.print").arg(1000);
+    assert_eq!(setup.client.send(print).await.unwrap().get(SOON).await.unwrap(), 1000);
+    setup.worker.wait_for_line("line 999 from", SOON).unwrap();
+
+    let count = Signature::<u64>::new("isolated.count").arg(3);
+    let count = setup.client.send(count).await.unwrap();
+    let mut updates = count.updates();
+    let mut seen = Vec::new();
+    while let Some(update) = updates.next().await {
+        if update.status == TaskState::Success {
+            break;
+        }
+        seen.push(update.result.as_map().unwrap().get("current").cloned().unwrap());
+    }
+    assert_eq!(seen, [1, 2, 3].map(Value::Int));
+
+    let call = Signature::<Vec<String>>::new("isolated.call").arg(2);
+    let called = setup.client.send(call).await.unwrap();
+    let ids = called.get(SOON).await.unwrap();
+    let children = format!("{:?}", called.latest().unwrap().children);
+    for id in &ids {
+        assert!(children.contains(id), "{id} is not in {children}");
+        setup.worker.wait_for_line(&format!("isolated.print[{id}] succeeded"), SOON).unwrap();
+    }
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_may_run_again_is_delivered_again() {
+    let setup = Setup::new("isolated-again", &[]).await;
+    let again = setup.client.send(Signature::<bool>::new("isolated.again")).await.unwrap();
+    assert!(again.get(SOON).await.unwrap());
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn children_are_replaced_when_they_have_served_or_grown() {
+    let args = ["--blocking-slots", "1", "--max-tasks-per-child", "2"];
+    let setup = Setup::new("isolated-served", &args).await;
+    let mut pids = Vec::new();
+    for _ in 0..4 {
+        pids.push(setup.crash("fine").await.get(SOON).await.unwrap());
+    }
+    assert_eq!(pids[0], pids[1]);
+    assert_eq!(pids[2], pids[3]);
+    assert_ne!(pids[1], pids[2]);
+    setup.end().await;
+
+    let setup = Setup::new("isolated-grown", &["--max-memory-per-child", "1000"]).await;
+    let first = setup.crash("fine").await.get(SOON).await.unwrap();
+    let second = setup.crash("fine").await.get(SOON).await.unwrap();
+    assert_ne!(first, second);
+    setup.end().await;
+}
