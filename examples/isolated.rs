@@ -18,9 +18,10 @@ fn crash(how: String) -> TaskResult<u32> {
         "abort" => std::process::abort(),
         "exit" => std::process::exit(3),
         "segfault" => {
-            // The handler that Rust installs lets the first one pass that no address caused.
-            let twice = format!("kill -SEGV {pid}; kill -SEGV {pid}");
-            Command::new("sh").args(["-c", &twice]).status()?;
+            // Rust's handler lets the first one pass that no address caused, and two that come
+            // together are one.
+            let again = format!("while kill -SEGV {pid}; do sleep 0.01; done");
+            Command::new("sh").args(["-c", &again]).status()?;
             std::thread::sleep(Duration::from_secs(60));
         }
         "loop" => loop {
