@@ -49,8 +49,7 @@ pub(crate) fn nodes() -> impl Strategy<Value = Node> {
         let chord = (many(0), inner.clone(), prop::bool::weighted(0.3));
         let shape = prop_oneof![
             many(1).prop_map(Shape::Chain),
-            // Behind an empty group, a chain's errbacks hear of one of two ids.
-            many(1).prop_map(Shape::Group),
+            many(0).prop_map(Shape::Group),
             chord.prop_map(|(header, body, collect)| {
                 let body = Box::new(body);
                 Shape::Chord { header, body, collect }

@@ -22,6 +22,8 @@ fn parked(hint: &str, tasks: &[&str]) -> Setup {
         .collect();
     assert_eq!(setup.celeriac(&["call", "--from", "-"], &lines).code, Some(0));
     depth(&setup, PARKING, tasks.len());
+    // A worker that is killed before it has acknowledged what it parked gets it again.
+    depth(&setup, "celeriac", 0);
     drop(worker);
     setup
 }

@@ -7,6 +7,7 @@
 //! **Invariant:** freezing what is frozen changes nothing: ids stay.
 
 use super::budget::{Budget, size_of_list, size_of_map};
+use super::errbacks::keep_errbacks;
 use super::options::{self, text};
 use super::tree::{Canvas, Composite};
 use super::{CanvasError, Ids, JoinDefaults, ResultTree};
@@ -68,13 +69,23 @@ fn freeze_chain(
     }
     let reply_to = text(&chain.options, options::REPLY_TO).map(str::to_owned);
     let around = Around { reply_to: reply_to.as_deref().or(around.reply_to), ..around };
-    chain.parts = upgrade(unfold(chain, around.budget)?)?;
+    let (steps, own) = unfold(chain, around.budget)?;
+    let is_followed = own < steps.len();
+    let is_header = is_followed && steps[..own].last().is_some_and(ends_in_group);
+    if is_header {
+        // What it becomes with its first follower has no errbacks of its own.
+        chain.options.remove(options::BODY_ERRBACKS);
+    }
+    chain.parts = upgrade(steps)?;
     let last = chain.parts.len().saturating_sub(1);
-    for (at, step) in chain.parts.iter_mut().enumerate() {
-        let result = freeze(step, ids, around, parent.take())?;
+    for at in 0..chain.parts.len() {
+        let result = freeze(&mut chain.parts[at], ids, around, parent.take())?;
         if at == last {
             chain.options.insert(options::TASK_ID, result.id());
             return Ok(result);
+        }
+        if at + 1 == own && !is_header {
+            keep_errbacks(chain, own);
         }
         parent = Some(Box::new(result));
     }
@@ -274,13 +285,14 @@ fn rest(options: &mut Map) -> Result<Vec<Canvas>, CanvasError> {
     rest.map(read).collect()
 }
 
-/// The steps of a chain without chains among them, with the chain's own options in their places.
-fn unfold(chain: &mut Composite, budget: &Budget) -> Result<Vec<Canvas>, CanvasError> {
+/// The steps of a chain without chains among them, with the chain's own options in their places;
+/// and how many of them are not what follows it.
+fn unfold(chain: &mut Composite, budget: &Budget) -> Result<(Vec<Canvas>, usize), CanvasError> {
     let parts = std::mem::take(&mut chain.parts);
     let mut steps = Vec::with_capacity(parts.len());
     for part in parts {
         match part {
-            Canvas::Chain(mut inner) => steps.extend(unfold(&mut inner, budget)?),
+            Canvas::Chain(mut inner) => steps.extend(unfold(&mut inner, budget)?.0),
             other => steps.push(other),
         }
     }
@@ -302,13 +314,14 @@ fn unfold(chain: &mut Composite, budget: &Budget) -> Result<Vec<Canvas>, CanvasE
             name_result(last, id);
         }
     }
+    let own = steps.len();
     for step in rest(&mut chain.options)? {
         match step {
-            Canvas::Chain(mut inner) => steps.extend(unfold(&mut inner, budget)?),
+            Canvas::Chain(mut inner) => steps.extend(unfold(&mut inner, budget)?.0),
             other => steps.push(other),
         }
     }
-    Ok(steps)
+    Ok((steps, own))
 }
 
 /// Makes chords of groups that are followed by a step.

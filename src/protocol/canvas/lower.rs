@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::budget::Budget;
+use super::errbacks::body_errbacks;
 use super::freeze::{Around, complete_links, follow, freeze, prepend, rename_result, set_link};
 use super::options::{self, text};
 use super::tree::{Canvas, Composite};
@@ -276,7 +277,7 @@ fn open(
     settings: Settings,
     now: Timestamp,
 ) -> Open {
-    let errbacks = body.as_ref().map(errbacks).unwrap_or_default();
+    let errbacks = body.as_ref().map(body_errbacks).unwrap_or_default();
     let reply_to = body.as_ref().and_then(reply_to);
     let body = body.map(|mut body| {
         enter_group(&mut body, &part.chord);
@@ -299,47 +300,6 @@ fn open(
         // Times beyond what the format can write are as good as its last.
         expires_ms: created_ms.saturating_add(expires_ms).min(i64::MAX as u64),
         revoke_rest: settings.revoke_rest,
-    }
-}
-
-/// What is called when a body cannot run: its own errbacks, with the id of its result. The members
-/// of a body that is a group are called with their own ids, so theirs are put in here.
-fn errbacks(body: &Canvas) -> Vec<Signature> {
-    let bind = |(mut errback, id): (Signature, Option<String>)| match id {
-        Some(id) => {
-            errback.args.splice(0..0, [Value::from(id)]);
-            Signature { immutable: true, ..errback }
-        }
-        None => errback,
-    };
-    errbacks_and_ids(body).into_iter().map(bind).collect()
-}
-
-/// The errbacks of a frozen body, and the ids that they get if that is not the body's own.
-fn errbacks_and_ids(body: &Canvas) -> Vec<(Signature, Option<String>)> {
-    let own = |key| {
-        let values = options::list(body.options(), key).into_iter();
-        let read = values.filter_map(|value| Signature::from_value(value).ok());
-        read.map(|errback| (errback, None)).collect()
-    };
-    match body {
-        Canvas::Task(_) => own(options::LINK_ERROR),
-        Canvas::Chain(chain) => match &chain.parts[..] {
-            // A chain of one is that one.
-            [step] => errbacks_and_ids(step),
-            _ => own(options::BODY_ERRBACKS),
-        },
-        Canvas::Chord(_, body) => errbacks_and_ids(body),
-        Canvas::Group(group) => {
-            let of_member = |member: &Canvas| {
-                let member_id = member.result_id();
-                let errbacks = errbacks_and_ids(member).into_iter();
-                let named =
-                    errbacks.map(|(errback, id)| (errback, id.or_else(|| member_id.clone())));
-                named.collect::<Vec<_>>()
-            };
-            group.parts.iter().flat_map(of_member).collect()
-        }
     }
 }
 

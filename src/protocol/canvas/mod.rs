@@ -23,6 +23,7 @@
 mod budget;
 mod celery;
 mod doomed;
+mod errbacks;
 mod error;
 mod freeze;
 mod ids;
