@@ -56,7 +56,7 @@ async fn confirmed(confirms: Vec<lapin::PublisherConfirm>) -> Result<()> {
 pub(crate) async fn enqueue(url: &str, count: usize, sample: &Sample) -> Result<Figures> {
     let connection = connect(url).await?;
     let channel = confirming(&connection).await?;
-    let watch = Stopwatch::start()?;
+    let watch = Stopwatch::start();
     let (sender, mut receiver) = mpsc::channel::<Vec<lapin::PublisherConfirm>>(16);
     let awaiting = tokio::spawn(async move {
         while let Some(burst) = receiver.recv().await {
@@ -78,7 +78,6 @@ pub(crate) async fn enqueue(url: &str, count: usize, sample: &Sample) -> Result<
 
 /// Consumes and acks in bursts; with `results`, publishes one for each message first.
 pub(crate) async fn drain(url: &str, count: usize, results: Option<&Sample>) -> Result<Figures> {
-    let watch = Stopwatch::start()?;
     let connection = connect(url).await?;
     let channel = connection.create_channel().await?;
     let publishing = confirming(&connection).await?;
@@ -102,6 +101,7 @@ pub(crate) async fn drain(url: &str, count: usize, results: Option<&Sample>) -> 
         Ok::<_, anyhow::Error>(())
     });
     let mut seen = 0;
+    let watch = Stopwatch::start();
     while seen < count {
         let burst = bursts.next().await.context("the consumer ended")?;
         let burst = burst.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -134,7 +134,7 @@ pub(crate) async fn latency(url: &str, calls: usize, sample: &Sample) -> Result<
             FieldTable::default(),
         )
         .await?;
-    let watch = Stopwatch::start()?;
+    let watch = Stopwatch::start();
     let mut latencies_us = Vec::with_capacity(calls);
     for _ in 0..calls {
         let started = Instant::now();

@@ -28,7 +28,7 @@ const ROUNDS: usize = 3;
 /// Tasks of one throughput round.
 const TASKS: usize = 50_000;
 /// Calls of one latency round.
-const CALLS: usize = 500;
+const CALLS: usize = 2_000;
 /// Tasks of one round of a Python peer, which are an order of magnitude slower.
 const PEER_TASKS: usize = 5_000;
 
@@ -72,9 +72,14 @@ fn compare() -> Result<(), anyhow::Error> {
         }
     }
     table.section("round trip, one call at a time", CALLS);
-    let bare = broker.measure("bare", "latency", CALLS)?;
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(broker.measure("bare", "latency", CALLS)?);
+        ours.push(broker.measure("celeriac", "latency", CALLS)?);
+    }
+    let bare = measure::median(bare);
     table.latency("bare lapin loop", &bare, &bare);
-    table.latency("celeriac", &broker.measure("celeriac", "latency", CALLS)?, &bare);
+    table.latency("celeriac", &measure::median(ours), &bare);
     match peers::measure(&broker, peers::Peer::Celery, "latency", CALLS) {
         Ok(Some(figures)) => table.latency("celery 5.7", &figures, &bare),
         Ok(None) => {}

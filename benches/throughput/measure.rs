@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 /// The figures of one case in one process.
@@ -35,21 +35,24 @@ impl Figures {
 }
 
 /// Measures from its start to its end.
+#[derive(Debug)]
 pub(crate) struct Stopwatch {
     started: Instant,
-    cpu: Duration,
+    /// What had been used by then, if it could be read.
+    cpu: Result<Duration>,
 }
 
 impl Stopwatch {
-    pub(crate) fn start() -> Result<Self> {
-        Ok(Self { cpu: cpu()?, started: Instant::now() })
+    pub(crate) fn start() -> Self {
+        Self { cpu: cpu(), started: Instant::now() }
     }
 
-    pub(crate) fn stop(self, count: usize) -> Result<Figures> {
+    pub(crate) fn stop(&self, count: usize) -> Result<Figures> {
+        let before = self.cpu.as_ref().map_err(|error| anyhow!("{error:#}"))?;
         Ok(Figures {
             count,
             seconds: self.started.elapsed().as_secs_f64(),
-            cpu_seconds: (cpu()? - self.cpu).as_secs_f64(),
+            cpu_seconds: (cpu()? - *before).as_secs_f64(),
             latencies_us: Vec::new(),
         })
     }

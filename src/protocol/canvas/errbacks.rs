@@ -83,9 +83,9 @@ mod tests {
     }
 
     /// What is called when the chord `header -> body -> rest` fails in its header.
-    fn called(body: Canvas, errback: Signature, rest: Option<Signature>) -> (Vec<Value>, Value) {
+    fn called(body: Canvas, errback: &Signature, rest: Option<Signature>) -> (Vec<Value>, Value) {
         let mut chord = Canvas::chord(vec![task("header")], body).unwrap();
-        chord.link_error(&errback);
+        chord.link_error(errback);
         let options = CallOptions { chain: rest.map(|step| vec![step]), ..CallOptions::default() };
         let call = Call { options, ids: Ids::derived("call"), ..Call::default() };
         let lowered = lower(chord, call).unwrap();
@@ -107,10 +107,10 @@ mod tests {
         for steps in [steps(), vec![named(task("only"), "b")]] {
             let body = || Canvas::chain(steps.clone()).unwrap();
             // Without followers the joiner puts in the id of the body.
-            assert_eq!(called(body(), errback.clone(), None), (vec![], "b".into()));
+            assert_eq!(called(body(), &errback, None), (vec![], "b".into()));
             let rest = Signature::new("rest");
             let rest = Signature { options: [("task_id", "r")].into_iter().collect(), ..rest };
-            let (args, body) = called(body(), errback.clone(), Some(rest));
+            let (args, body) = called(body(), &errback, Some(rest));
             assert_eq!((args, body), (vec!["b".into()], "r".into()));
         }
     }
@@ -119,6 +119,6 @@ mod tests {
     fn an_immutable_errback_gets_no_id() {
         let errback = Signature { immutable: true, ..Signature::new("told") };
         let body = Canvas::group(vec![task("a")]).unwrap();
-        assert_eq!(called(body, errback, None).0, []);
+        assert_eq!(called(body, &errback, None).0, []);
     }
 }
