@@ -11,7 +11,7 @@ use celeriac::{AsyncResult, Client, Config, ResultError, Signature};
 use xtask::process::{binary, is_alive, signal};
 use xtask::{QueueDepth, Spawned, TestVhost, wait_until};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 struct Setup {
     vhost: TestVhost,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use xtask::process::{binary, is_alive, signal};
 use xtask::{Spawned, wait_until};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 fn example() -> Spawned {
     Spawned::start(&mut Command::new(binary("examples/processes").unwrap())).unwrap()

@@ -12,7 +12,7 @@ use xtask::{QueueDepth, TestVhost};
 use crate::probe::Probe;
 
 /// Longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Bundle {
     pub(crate) vhost: TestVhost,

@@ -22,7 +22,7 @@ use xtask::python::Python;
 use xtask::vhost::TestVhost;
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Our own queue, a quorum queue.
 const OURS: &str = "celeriac";
 /// Celery's default queue, a classic queue.

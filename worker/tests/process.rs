@@ -9,7 +9,7 @@ use std::time::Duration;
 use celeriac::{AsyncResult, Client, Config, Signature};
 use xtask::{QueueDepth, Spawned, TestVhost};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A command that nothing of the surrounding configuration gets into.
 fn worker_command() -> Command {

@@ -11,7 +11,7 @@ use celeriac::{AsyncResult, Client, Config, Signature};
 use xtask::process::{is_alive, signal};
 use xtask::{QueueDepth, Spawned, TestVhost, wait_until};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A command that nothing of the surrounding configuration gets into.
 fn worker_command(vhost: &TestVhost, args: &[&str]) -> Command {

@@ -256,7 +256,7 @@ pub(crate) fn running_pid(directory: &Path) -> Option<u32> {
 pub(crate) fn kill_node(directory: &Path) -> Result<()> {
     let Some(pid) = running_pid(directory) else { return Ok(()) };
     signal(pid, "KILL")?;
-    wait_until("the killed node is gone", Duration::from_secs(30), || {
+    wait_until("the killed node is gone", Duration::from_secs(120), || {
         (!is_alive(pid)).then_some(())
     })
 }

@@ -176,7 +176,7 @@ impl TestVhost {
     /// A new connection is seen after some time only, hence the number to wait for.
     pub fn close_connections(&self, count_min: usize) -> Result<usize> {
         let what = format!("{count_min} connections are seen in {}", self.name);
-        let connections = wait_until(&what, Duration::from_secs(30), || {
+        let connections = wait_until(&what, Duration::from_secs(120), || {
             self.connections().ok().filter(|list| list.len() >= count_min)
         })?;
         for connection in &connections {
@@ -185,9 +185,9 @@ impl TestVhost {
         Ok(connections.len())
     }
 
-    /// Asks `probe` until it returns `Some`: [`wait_until`] with half a minute.
+    /// Asks `probe` until it returns `Some`: [`wait_until`] with two minutes.
     pub fn wait_until<T>(&self, what: &str, probe: impl FnMut() -> Option<T>) -> Result<T> {
-        wait_until(what, Duration::from_secs(30), probe)
+        wait_until(what, Duration::from_secs(120), probe)
     }
 
     fn existing(&self, queue: &str) -> Result<Value> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use xtask::process::is_alive;
 use xtask::{PrivateNode, QueueDepth, wait_until};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_killed_node_starts_again_with_its_durable_queues_and_a_stopped_one_too() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use xtask::url::AmqpUrl;
 use xtask::{QueueDepth, TestVhost};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_virtual_host_exists_until_it_is_dropped() {

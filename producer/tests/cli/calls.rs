@@ -140,7 +140,8 @@ fn many_lines_are_sent_and_their_results_awaited() {
     let _worker = setup.worker();
     let input: String =
         (0..COUNT).map(|x| format!("{{\"task\": \"square\", \"args\": [{x}]}}\n")).collect();
-    let run = setup.celeriac(&["call", "--from", "-", "--wait", "--json"], &input);
+    let args = ["call", "--from", "-", "--wait", "--timeout", "10m", "--json"];
+    let run = setup.celeriac(&args, &input);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let mut lines = Vec::new();
     for object in objects(&run.stdout) {

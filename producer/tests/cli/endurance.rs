@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use xtask::{NodeOptions, PrivateNode, QueueDepth, Spawned, TestVhost};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 fn celeriac(args: &[&str], url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_celeriac"));

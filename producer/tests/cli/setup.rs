@@ -8,7 +8,7 @@ use xtask::{Spawned, TestVhost};
 
 use crate::run::{Run, celeriac};
 
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// One test's part of the broker.
 pub(crate) struct Setup {
