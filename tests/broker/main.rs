@@ -13,6 +13,7 @@ mod control;
 mod dates;
 mod dead_letters;
 mod delays;
+mod failover;
 mod failures;
 #[path = "../canvas/fallible.rs"]
 mod fallible;

@@ -1,6 +1,6 @@
 //! What tasks tell their test, and the gate at which the test holds them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +45,16 @@ impl Probe {
         let mut runs = self.0.runs.subscribe();
         let enough = runs.wait_for(|runs| runs.len() >= count);
         let _ = within(enough).await.unwrap();
+    }
+
+    /// Waits until each of these was recorded.
+    pub(crate) async fn seen_all(&self, labels: &[String]) {
+        let mut runs = self.0.runs.subscribe();
+        let all = runs.wait_for(|runs| {
+            let seen: HashSet<&str> = runs.iter().map(String::as_str).collect();
+            labels.iter().all(|label| seen.contains(&**label))
+        });
+        let _ = within(all).await.unwrap();
     }
 
     /// Waits until something more is recorded.

@@ -1,13 +1,15 @@
 //! What befalls a fleet, and how it is done.
 
+use std::time::Duration;
+
 use celeriac::Client;
 use celeriac::amqp::ConnectionState;
 use tokio::task::block_in_place;
 use xtask::PrivateNode;
 
-use crate::PATIENCE;
 use crate::dice::Dice;
 use crate::fleet::Fleet;
+use crate::{PATIENCE, setting};
 
 /// One kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +32,12 @@ pub(crate) enum Fault {
     BrokerRestarted,
     /// The broker is killed with -9 and started again.
     BrokerKilled,
+    /// The broker is stopped, and started again after an outage.
+    BrokerStopped,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::WorkerKilled,
         Self::ChildKilled,
         Self::RollingRestart,
@@ -43,6 +47,7 @@ impl Fault {
         Self::QueueDeleted,
         Self::BrokerRestarted,
         Self::BrokerKilled,
+        Self::BrokerStopped,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -56,6 +61,7 @@ impl Fault {
             Self::QueueDeleted => "queue-deleted",
             Self::BrokerRestarted => "broker-restarted",
             Self::BrokerKilled => "broker-killed",
+            Self::BrokerStopped => "broker-stopped",
         }
     }
 
@@ -70,6 +76,7 @@ impl Fault {
             Self::ConnectionsCut | Self::QueueDeleted => 5,
             Self::RollingRestart | Self::ConnectionsSilent | Self::MemoryAlarm => 2,
             Self::BrokerRestarted | Self::BrokerKilled => 2,
+            Self::BrokerStopped => 1,
         }
     }
 
@@ -106,8 +113,15 @@ impl Fault {
                 node.kill_9().unwrap();
                 node.start_again().unwrap();
             }
+            Self::BrokerStopped => {
+                node.stop().unwrap();
+                // The outage is the fault.
+                std::thread::sleep(outage());
+                node.start_again().unwrap();
+            }
         }
     }
+
     /// Ends it, if it does not end by itself, once the producer has felt it.
     pub(crate) async fn relent(self, client: &Client, node: &PrivateNode) {
         if self == Self::MemoryAlarm {
@@ -118,6 +132,11 @@ impl Fault {
             block_in_place(|| memory_alarm(node, false));
         }
     }
+}
+
+/// How long a broker that is stopped stays down.
+pub(crate) fn outage() -> Duration {
+    Duration::from_secs(setting("CELERIAC_TEST_CHAOS_OUTAGE_S").unwrap_or(3))
 }
 
 /// Lets the broker think that it has no memory, or that it has, until it has noticed.

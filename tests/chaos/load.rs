@@ -9,6 +9,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::fault::outage;
 use crate::{PATIENCE, worker};
 
 /// Tasks that are sent together.
@@ -78,7 +79,7 @@ impl Load {
 
     async fn wait(&mut self, until: impl Fn(&Progress) -> bool) {
         let reached = self.progress.wait_for(|progress| until(progress));
-        let in_time = tokio::time::timeout(PATIENCE, reached).await.is_ok();
+        let in_time = tokio::time::timeout(patience(), reached).await.is_ok();
         assert!(in_time, "stuck after {} results", self.progress.borrow().done);
     }
 }
@@ -120,7 +121,7 @@ impl Working {
                     self.tally.sent_again += failed.len();
                     self.again = failed;
                     self.open.extend(sent.into_iter().map(|result| {
-                        async move { result.get(PATIENCE).await.unwrap() }.boxed()
+                        async move { result.get(patience()).await.unwrap() }.boxed()
                     }));
                 }
                 Some(_) = self.open.next() => self.tally.arrivals.push(Instant::now()),
@@ -155,6 +156,11 @@ impl Working {
     }
 }
 
+/// Longest wait for a result, which may have to wait for the broker.
+fn patience() -> Duration {
+    PATIENCE + outage()
+}
+
 async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     match future {
         Some(future) => future.await,
@@ -175,5 +181,12 @@ impl Tally {
             self.arrivals.iter().filter(here).map(gap).max().unwrap_or_default()
         };
         strikes.iter().zip(ends).map(pause).collect()
+    }
+
+    /// The time from the end of each fault to the next result.
+    pub(crate) fn recoveries(&self, ends: &[Instant]) -> Vec<Duration> {
+        let next = |end: &Instant| self.arrivals.iter().find(|arrival| *arrival >= end);
+        let recovery = |end| next(end).map(|arrival| arrival.duration_since(*end));
+        ends.iter().filter_map(recovery).collect()
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) duplicates: usize,
     /// The longest time without a result after each fault.
     pub(crate) pauses: Vec<Duration>,
+    /// The time from the end of each fault, when the broker is there again, to the next result.
+    pub(crate) recoveries: Vec<Duration>,
     pub(crate) took: Duration,
 }
 
@@ -23,19 +25,21 @@ pub(crate) fn print(rows: &[Row]) {
         return;
     }
     println!(
-        "\n| fault | times | tasks | lost | run twice | sent again | longest pause | in all |"
+        "\n| fault | times | tasks | lost | run twice | sent again | longest pause | recovery \
+         | in all |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     for row in rows {
-        let longest = row.pauses.iter().max().copied().unwrap_or_default();
+        let longest = |times: &[Duration]| times.iter().max().map_or(0.0, Duration::as_secs_f64);
         println!(
-            "| {} | {} | {} | 0 | {} | {} | {:.1} s | {:.1} s |",
+            "| {} | {} | {} | 0 | {} | {} | {:.1} s | {:.1} s | {:.1} s |",
             row.fault.name(),
             row.times,
             row.tasks,
             row.duplicates,
             row.sent_again,
-            longest.as_secs_f64(),
+            longest(&row.pauses),
+            longest(&row.recoveries),
             row.took.as_secs_f64()
         );
     }

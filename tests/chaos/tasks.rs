@@ -28,7 +28,7 @@ pub(crate) async fn run(fault: Fault, seed: u64) -> Row {
     let client = Client::connect(worker::config(node.url())).await.unwrap();
     let mut dice = Dice::new(seed);
     let mut load = Load::start(client.clone(), tasks);
-    let (started, mut strikes) = (Instant::now(), Vec::new());
+    let (started, mut strikes, mut ends) = (Instant::now(), Vec::new(), Vec::new());
     let share = tasks / times;
     for turn in 0..times {
         load.done(share * turn + share / 4 + dice.below(share / 2)).await;
@@ -39,6 +39,7 @@ pub(crate) async fn run(fault: Fault, seed: u64) -> Row {
         block_in_place(|| fault.strike(&mut fleet, &mut node, &mut dice));
         load.go_on();
         fault.relent(&client, &node).await;
+        ends.push(Instant::now());
     }
     let tally = load.end().await;
     let took = started.elapsed();
@@ -52,6 +53,7 @@ pub(crate) async fn run(fault: Fault, seed: u64) -> Row {
     if !fault.repeats() {
         assert!(duplicates <= tally.sent_again, "{duplicates} ran twice, and none should");
     }
-    let pauses = tally.pauses(&strikes);
-    Row { fault, times, tasks, sent_again: tally.sent_again, duplicates, pauses, took }
+    let (pauses, recoveries) = (tally.pauses(&strikes), tally.recoveries(&ends));
+    let sent_again = tally.sent_again;
+    Row { fault, times, tasks, sent_again, duplicates, pauses, recoveries, took }
 }

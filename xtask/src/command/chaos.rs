@@ -2,7 +2,7 @@
 //! broker are killed, cut and stalled.
 
 /// The names of the faults, those of `tests/chaos`.
-const FAULTS: [&str; 10] = [
+const FAULTS: [&str; 11] = [
     "worker-killed",
     "child-killed",
     "rolling-restart",
@@ -12,6 +12,7 @@ const FAULTS: [&str; 10] = [
     "queue-deleted",
     "broker-restarted",
     "broker-killed",
+    "broker-stopped",
     "chords",
 ];
 
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// Chords to begin; between every dozen of them something is killed.
     #[arg(long, default_value_t = 2000)]
     chords: u32,
+    /// How long the broker of broker-stopped stays down, in seconds.
+    #[arg(long, default_value_t = 60)]
+    outage: u32,
     /// Whom it befalls, and when, as in the run that printed this number.
     #[arg(long)]
     seed: Option<u64>,
@@ -39,6 +43,7 @@ pub(crate) fn run(args: &Args) -> xtask::Result<bool> {
     command.arg("--").args(&args.faults);
     command.env("CELERIAC_TEST_CHAOS_TASKS", args.tasks.to_string());
     command.env("CELERIAC_TEST_CHAOS_CHORDS", args.chords.to_string());
+    command.env("CELERIAC_TEST_CHAOS_OUTAGE_S", args.outage.to_string());
     if let Some(seed) = args.seed {
         command.env("CELERIAC_TEST_CHAOS_SEED", seed.to_string());
     }
