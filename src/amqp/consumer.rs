@@ -302,6 +302,29 @@ impl ConsumerHandle {
         lock(&self.0.queues).iter().map(|queue| queue.name.clone()).collect()
     }
 
+    /// Whether the queue `name` is consumed.
+    pub(crate) fn consumes(&self, name: &str) -> bool {
+        lock(&self.0.queues).iter().any(|queue| queue.name == name)
+    }
+
+    /// Declares what else belongs to the queue `name`, now and again after every loss, for as long
+    /// as it is consumed. False if it is not.
+    ///
+    /// # Errors
+    /// When the broker refuses, or the connection has ended; then nothing is remembered.
+    pub(crate) async fn declare_with(
+        &self,
+        name: &str,
+        topology: &Topology,
+    ) -> Result<bool, Error> {
+        // So that it is not cancelled meanwhile, and remembered all the same.
+        let _steering = self.0.steering.lock().await;
+        if !self.consumes(name) {
+            return Ok(false);
+        }
+        self.0.connection.declare(topology).await.map(|()| true)
+    }
+
     /// Declares one queue more and consumes it, now and again after every loss. False if it is
     /// consumed already.
     ///

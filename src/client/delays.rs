@@ -78,7 +78,7 @@ struct Known {
     declared: bool,
     /// Queues that are bound.
     queues: HashSet<String>,
-    /// Until when they count as out of order.
+    /// Until when they count as out of order; in the past, if they were when they were used last.
     broken_until: Option<Instant>,
 }
 
@@ -121,40 +121,51 @@ impl Delays {
         if self.known().queues.contains(queue) {
             return true;
         }
+        self.lead_to(queue, false).await
+    }
+
+    /// The same, also while they are left alone because of a refusal.
+    pub(crate) async fn reach_at_once(&self, queue: &str) -> bool {
+        self.lead_to(queue, true).await
+    }
+
+    async fn lead_to(&self, queue: &str, although_broken: bool) -> bool {
         if !delay::can_wait_for(queue) {
             return false;
         }
         let _alone = self.declaring.lock().await;
         let declared = {
             let known = self.known();
-            if known.queues.contains(queue) || known.is_broken() {
-                return known.queues.contains(queue);
+            if known.queues.contains(queue) {
+                return true;
+            }
+            if known.is_broken() && !although_broken {
+                return false;
             }
             known.declared
         };
-        let mut missing = Topology::default();
         if !declared {
-            missing = layout::delaying(self.kind);
+            if !self.declare(queue, &layout::delaying(self.kind)).await {
+                return false;
+            }
+            let mut known = self.known();
+            (known.declared, known.broken_until) = (true, None);
         }
-        missing.merge(&layout::delayed_for([queue]));
-        // For now, because they are durable: a reconnect need not declare them again.
-        let outcome = self.connection.declare_for_now(&missing).await;
+        if !self.declare(queue, &layout::delayed_for([queue])).await {
+            return false;
+        }
         let mut known = self.known();
-        match outcome {
-            Ok(()) => {
-                known.declared = true;
-                if known.queues.len() >= QUEUES_MAX {
-                    known.queues.clear();
-                }
-                known.queues.insert(queue.to_owned());
-                true
-            }
-            Err(error) => {
-                drop(known);
-                self.refused(queue, &error);
-                false
-            }
+        if known.queues.len() >= QUEUES_MAX {
+            known.queues.clear();
         }
+        known.queues.insert(queue.to_owned());
+        true
+    }
+
+    /// For now, because all of it is durable: a reconnect need not declare it again.
+    async fn declare(&self, queue: &str, topology: &Topology) -> bool {
+        let declared = self.connection.declare_for_now(topology).await;
+        declared.inspect_err(|error| self.refused(queue, error)).is_ok()
     }
 
     fn refused(&self, queue: &str, error: &amqp::Error) {
@@ -164,11 +175,13 @@ impl Delays {
             debug!(queue, error = text, "not bound to the delay queues");
             return;
         }
-        warn!(
-            queue,
-            error = text,
-            "the delay queues cannot be declared: delayed tasks wait in the workers"
-        );
+        if self.known().broken_until.is_none() {
+            warn!(
+                queue,
+                error = text,
+                "the delay queues cannot be declared: delayed tasks wait in the workers"
+            );
+        }
         self.pause();
     }
 

@@ -14,6 +14,7 @@ mod active;
 mod admission;
 mod attempt;
 mod autoscale;
+mod binder;
 mod comeback;
 mod consume;
 mod control;

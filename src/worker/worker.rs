@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Error;
 use super::active::Active;
 use super::autoscale::{Autoscale, Bounds};
+use super::binder::Binder;
 use super::consume::Consuming;
 use super::control::Control;
-use super::delay::{self, Hold};
+use super::delay::Hold;
 #[cfg(unix)]
 use super::isolate;
 use super::join::Joining;
@@ -261,9 +262,9 @@ async fn begin(
     // What holds the crew until the worker stops comes after all that may fail.
     Recycling::watch_memory(&crew);
     Autoscale::start(&crew, handle.clone());
-    tokio::spawn(delay::prepare(Arc::clone(&crew), connection.clone()));
+    let binder = Binder::start(&crew, &handle);
     let crew_of = Arc::clone(&crew);
-    let control = Control::open(&crew, &handle, &connection, revocations).await;
+    let control = Control::open(&crew, &handle, &connection, revocations, binder).await;
     let consuming =
         Consuming { connection, deliveries, handle, joining, reaper, control, crew: crew_of };
     Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })

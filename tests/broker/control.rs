@@ -27,11 +27,11 @@ fn value(mut replies: Vec<NodeReply>) -> Value {
     replies.remove(0).value
 }
 
-async fn ask(client: &Client, method: &str, arguments: Map) -> String {
+pub(crate) async fn ask(client: &Client, method: &str, arguments: Map) -> String {
     text(&within(client.control().limit(1).command(method, arguments)).await.unwrap())
 }
 
-fn arguments<const N: usize>(entries: [(&'static str, Value); N]) -> Map {
+pub(crate) fn arguments<const N: usize>(entries: [(&'static str, Value); N]) -> Map {
     Map::from_iter(entries)
 }
 

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use mailbox::Mailbox;
 
+use super::binder::Binder;
 use super::revocations::Revocations;
 use super::running::{Crew, Stopped};
 use crate::amqp::{Connection, ConsumerHandle};
@@ -42,6 +43,7 @@ impl Control {
         consumer: &ConsumerHandle,
         connection: &Connection,
         revocations: Option<Revocations>,
+        binder: Binder,
     ) -> Self {
         let Some(revocations) = revocations.map(Arc::new) else {
             return Self { mailbox: None, revocations: None };
@@ -51,6 +53,7 @@ impl Control {
             consumer: consumer.clone(),
             connection: connection.clone(),
             revocations: Arc::clone(&revocations),
+            binder,
             started: Instant::now(),
             clock: Clock::default(),
             bound: Mutex::default(),
@@ -82,6 +85,8 @@ pub(super) struct Bridge {
     /// The connection on which tasks and commands come in.
     pub(super) connection: Connection,
     pub(super) revocations: Arc<Revocations>,
+    /// Binds queues that were added to the delay queues.
+    pub(super) binder: Binder,
     started: Instant,
     clock: Clock,
     /// How queues that were added are bound, by name.

@@ -1,7 +1,5 @@
 //! Commands that change how the worker works.
 
-use std::sync::Arc;
-
 use tracing::{info, warn};
 
 use super::arguments::{Arguments, Fault};
@@ -12,7 +10,6 @@ use crate::protocol::control::Reply;
 use crate::task::RateLimit;
 use crate::worker::WorkerHandle;
 use crate::worker::autoscale::Bounds;
-use crate::worker::delay;
 use crate::worker::limits::Limits;
 
 /// Slots that commands can make.
@@ -180,9 +177,7 @@ pub(super) async fn add_consumer(
     declare(&topology, queue, bridge).await.map_err(|error| failed(&error))?;
     bridge.consumer.add_queue(spec).await.map_err(|error| failed(&error))?;
     // Many declarations, for which whoever waits for the reply need not wait.
-    let (crew, connection, name) =
-        (Arc::clone(&bridge.crew), bridge.connection.clone(), queue.to_owned());
-    tokio::spawn(async move { delay::bind(&[&name], &crew, &connection).await });
+    bridge.binder.bind(queue);
     let bound = Bound {
         exchange: exchange.unwrap_or(queue).to_owned(),
         exchange_type: kind.to_owned(),
