@@ -7,9 +7,10 @@
 //! **Invariant:** a confirm is handed out after every returned message that came with it or before
 //! it was laid to the publish that it is.
 
+use std::future::Future;
 use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::Confirmation;
 
@@ -19,9 +20,6 @@ use super::flight::{Flight, Holds};
 
 /// The number of a publish, and what became of it.
 pub(super) type Outcome = (u64, Result<Confirmation, lapin::Error>);
-
-/// Publishes that are being sent, or wait for their confirm.
-pub(super) type Pending = FuturesUnordered<BoxFuture<'static, Outcome>>;
 
 /// Confirms that were seen, but whose batch may not be complete yet.
 #[derive(Debug, Default)]
@@ -37,10 +35,10 @@ impl Confirms {
 
     /// Polls `pending` until nothing in it is ready, and gives what counts from now on. With it
     /// comes the error that has ended the channel, if one has; nothing is held back then.
-    pub(super) fn ripen<T: Holds>(
+    pub(super) fn ripen<T: Holds, F: Future<Output = Outcome>>(
         &mut self,
         first: Option<Outcome>,
-        pending: &mut Pending,
+        pending: &mut FuturesUnordered<F>,
         channel: &lapin::Channel,
         flight: &mut Flight<T>,
         cx: &mut Context<'_>,
@@ -69,7 +67,11 @@ impl Confirms {
 }
 
 /// Also what gets new publishes going, in their order.
-fn take_ready(pending: &mut Pending, into: &mut Vec<Outcome>, cx: &mut Context<'_>) {
+fn take_ready<F: Future<Output = Outcome>>(
+    pending: &mut FuturesUnordered<F>,
+    into: &mut Vec<Outcome>,
+    cx: &mut Context<'_>,
+) {
     while let Poll::Ready(Some(outcome)) = pending.poll_next_unpin(cx) {
         into.push(outcome);
     }

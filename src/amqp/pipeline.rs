@@ -8,19 +8,20 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{FutureExt, poll_fn};
-use futures::stream::StreamExt;
+use futures::future::poll_fn;
+use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::Confirmation;
 use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::confirms::{Confirms, Outcome, Pending};
+use super::confirms::{Confirms, Outcome};
 use super::connection::Connection;
 use super::dial::CLOSE_TIMEOUT;
 use super::envelope::{self, Envelope};
@@ -135,11 +136,14 @@ impl Pipeline {
     }
 
     async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
-        let mut sending = Pending::new();
+        // Not boxed: each publish of the program passes here.
+        let mut sending = FuturesUnordered::new();
         let frame_max = live.frame_max();
         let mut gone = pin!(live.gone());
         loop {
-            self.hand_over(channel, &mut sending, frame_max);
+            self.hand_over(&mut sending, frame_max, |number, publish, envelope| {
+                send(channel.clone(), number, publish, envelope)
+            });
             if self.is_idle() {
                 self.flushes.drain(..).for_each(|flush| {
                     // Whoever waited may have gone.
@@ -202,7 +206,12 @@ impl Pipeline {
     }
 
     /// Starts sending as much as there is room for, up to one burst.
-    fn hand_over(&mut self, channel: &lapin::Channel, sending: &mut Pending, frame_max: usize) {
+    fn hand_over<F: Future<Output = Outcome>>(
+        &mut self,
+        sending: &mut FuturesUnordered<F>,
+        frame_max: usize,
+        send: impl Fn(u64, Arc<Publish>, Envelope) -> F,
+    ) {
         for _ in 0..BURST_MAX {
             if !self.has_room() {
                 return;
@@ -218,7 +227,7 @@ impl Pipeline {
                     parcel.sent = true;
                     let publish = parcel.publish.clone();
                     let number = self.flight.push(parcel);
-                    sending.push(send(channel.clone(), number, publish, envelope).boxed());
+                    sending.push(send(number, publish, envelope));
                 }
                 Err(error) => parcel.reply.send(Err(error)),
             }
@@ -226,11 +235,11 @@ impl Pipeline {
     }
 
     /// Answers all publishes whose confirm has come.
-    async fn settle(
+    async fn settle<F: Future<Output = Outcome>>(
         &mut self,
         first: Option<Outcome>,
         channel: &lapin::Channel,
-        sending: &mut Pending,
+        sending: &mut FuturesUnordered<F>,
     ) -> Result<(), Error> {
         let (confirms, flight) = (&mut self.confirms, &mut self.flight);
         let mut first = Some(first);

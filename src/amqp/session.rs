@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::PublisherConfirm;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
 
-use super::confirms::{Confirms, Pending};
+use super::confirms::{Confirms, Outcome};
 use super::connection::Connection;
 use super::convert::{arguments, from_properties, short};
 use super::dial::CLOSE_TIMEOUT;
@@ -98,7 +98,7 @@ pub struct Session {
     writing: FuturesUnordered<BoxFuture<'static, Written>>,
     /// Of those in `writing`, how many are publishes.
     unwritten: usize,
-    confirming: Pending,
+    confirming: FuturesUnordered<BoxFuture<'static, Outcome>>,
     confirms: Confirms,
     window: AckWindow,
     frames: Vec<Frame>,
@@ -143,7 +143,7 @@ impl Session {
             flight: Flight::default(),
             writing: FuturesUnordered::new(),
             unwritten: 0,
-            confirming: Pending::new(),
+            confirming: FuturesUnordered::new(),
             confirms: Confirms::default(),
             window: AckWindow::default(),
             frames: Vec::new(),
