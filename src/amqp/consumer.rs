@@ -484,14 +484,15 @@ impl Inbox {
 
     async fn take(&self, into: &mut Vec<Delivery>) -> bool {
         loop {
-            let (ready, ended) = {
+            let (ready, is_empty, ended) = {
                 let mut state = lock(&self.state);
                 if state.stopped {
                     return false;
                 }
                 let count = state.queue.len().min(BURST_MAX);
                 let ready: Vec<Delivery> = state.queue.drain(..count).collect();
-                (ready, state.queue.is_empty() && state.lanes == 0)
+                let is_empty = state.queue.is_empty();
+                (ready, is_empty, is_empty && state.lanes == 0)
             };
             let before = into.len();
             // The others come again on the next channel.
@@ -502,13 +503,19 @@ impl Inbox {
             if ended {
                 return false;
             }
-            self.wake.notified().await;
+            // Whoever puts more into a queue that is not empty wakes nobody.
+            if is_empty {
+                self.wake.notified().await;
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
+    use super::super::settle::Settlements;
     use super::*;
 
     fn plan(queues: usize, prefetch: u32, prefetch_queue_min: u32) -> (usize, u16) {
@@ -553,6 +560,28 @@ mod tests {
         assert!(inbox.take(&mut burst).await);
         assert_eq!(burst.len(), 1);
         assert!(!inbox.take(&mut burst).await);
+    }
+
+    /// Deliveries of a channel that is gone.
+    fn stale(count: u64) -> Vec<Delivery> {
+        let settlements = Arc::new(Settlements::new(Arc::default(), 1));
+        settlements.close();
+        let token = |tag| SettleToken::new(Arc::clone(&settlements), tag);
+        (1..=count).map(|tag| Delivery { token: token(tag), ..delivery() }).collect()
+    }
+
+    #[test]
+    fn what_came_after_a_lost_channel_is_handed_out_however_much_of_it_was_left() {
+        let inbox = Inbox::default();
+        inbox.enter();
+        inbox.put(&mut stale(1000));
+        inbox.put(&mut vec![delivery()]);
+        let mut burst = Vec::new();
+        assert_eq!(inbox.take(&mut burst).now_or_never(), Some(true));
+        assert_eq!(burst.len(), 1);
+        inbox.put(&mut stale(1000));
+        inbox.leave();
+        assert_eq!(inbox.take(&mut burst).now_or_never(), Some(false), "the stream has ended");
     }
 
     #[tokio::test]
