@@ -26,7 +26,7 @@ use crate::amqp::{
 };
 use crate::backoff::Backoff;
 use crate::protocol::control::{Mark, Record, Revocation};
-use crate::protocol::{Map, Tag, Value, date};
+use crate::protocol::{Map, Message, Tag, Value, date};
 
 /// How long a worker that starts waits for the end of the stream.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,32 +176,64 @@ impl Replay {
     }
 }
 
+/// How far the stream was read, by its offsets.
+#[derive(Debug, Default)]
+struct Progress(Option<i64>);
+
+impl Progress {
+    /// When a record comes; after a lost connection the stream is read again from where it was
+    /// read first.
+    fn moment(&mut self, offset: Option<i64>, is_replay: bool) -> Moment {
+        let is_again = offset.is_some() && offset <= self.0;
+        self.0 = self.0.max(offset);
+        match (is_replay, is_again) {
+            (true, _) => Moment::Replay,
+            (false, true) => Moment::Again,
+            (false, false) => Moment::News,
+        }
+    }
+}
+
+/// When a record of the stream comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Before the first task.
+    Replay,
+    /// For the first time.
+    News,
+    /// After it was carried out.
+    Again,
+}
+
 /// Takes a record in, and gives the marks whose tasks are to be stopped here.
-fn take_in(revocation: &Revocation, revoked: &Revoked, is_replay: bool) -> Vec<Mark> {
+fn take_in(revocation: &Revocation, revoked: &Revoked, moment: Moment) -> Vec<Mark> {
     let Revocation { marks, at, terminate, .. } = revocation;
-    // After a lost connection the stream is read again from where it was read first.
-    if !revoked.is_current(*at) {
-        return Vec::new();
-    }
-    let added = revoked.add(marks, *at, true);
-    match (is_replay, terminate) {
-        (true, _) => Vec::new(),
+    let marks = revoked.current(marks, *at);
+    let added = revoked.add(&marks, *at, true);
+    match (moment, terminate) {
+        (Moment::Replay, _) => Vec::new(),
         // By command it may have come without an end for what runs.
-        (false, true) => marks.clone(),
-        (false, false) => added,
+        (Moment::News, true) => marks,
+        (Moment::News, false) | (Moment::Again, _) => added,
     }
+}
+
+/// The place of a record in the stream, as the broker says it.
+fn offset(message: &Message) -> Option<i64> {
+    message.header("x-stream-offset")?.as_i64()
 }
 
 /// Reads the stream until the consumer ends; tells when it has come to the bookmark.
 async fn follow(mut deliveries: Deliveries, crew: Arc<Crew>, mut replay: Replay) {
-    let mut burst = Vec::new();
+    let (mut burst, mut progress) = (Vec::new(), Progress::default());
     while deliveries.next_burst(&mut burst).await {
         for delivery in burst.drain(..) {
+            let moment = progress.moment(offset(&delivery.message), replay.is_on());
             let record = Record::decode(&delivery.message);
             delivery.token.ack();
             match record {
                 Ok(Record::Revoke(revocation)) => {
-                    let marks = take_in(&revocation, &crew.revoked, replay.is_on());
+                    let marks = take_in(&revocation, &crew.revoked, moment);
                     if !marks.is_empty() {
                         stop(marks, revocation, &crew);
                     }
@@ -269,13 +301,37 @@ mod tests {
             let marks = [Mark::Task("1".to_owned())];
             Revocation { at: ago(minutes), terminate, ..Revocation::now(marks) }
         };
-        let stopped = |record: &Revocation, is_replay| take_in(record, &revoked, is_replay).len();
-        assert_eq!(stopped(&record(61, true), false), 0, "it has expired");
-        assert_eq!(stopped(&record(50, true), true), 0, "nothing runs yet");
-        assert_eq!(stopped(&record(40, false), false), 0, "it is known");
-        assert_eq!(stopped(&record(30, true), false), 1, "what runs is to end");
+        let stopped = |record: &Revocation, moment| take_in(record, &revoked, moment).len();
+        assert_eq!(stopped(&record(61, true), Moment::News), 0, "it has expired");
+        assert_eq!(stopped(&record(50, true), Moment::Replay), 0, "nothing runs yet");
+        assert_eq!(stopped(&record(40, false), Moment::News), 0, "it is known");
+        assert_eq!(stopped(&record(30, true), Moment::News), 1, "what runs is to end");
+        assert_eq!(stopped(&record(30, true), Moment::Again), 0, "that has been done");
         let other = Revocation::now([Mark::Task("2".to_owned())]);
-        assert_eq!(stopped(&other, false), 1, "what waits is not to start");
+        assert_eq!(stopped(&other, Moment::News), 1, "what waits is not to start");
+    }
+
+    #[test]
+    fn a_stamp_that_has_expired_ends_nothing_that_runs() {
+        let revoked = Revoked::new(10, HOUR * 24);
+        let then = Timestamp::now() - SignedDuration::from_hours(4);
+        let stamp = Mark::Stamp { name: "tenant".to_owned(), value: "a".into() };
+        let marks = [stamp, Mark::Task("1".to_owned())];
+        let record = Revocation { at: then, terminate: true, ..Revocation::now(marks) };
+        assert_eq!(take_in(&record, &revoked, Moment::News), [Mark::Task("1".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_read_again_is_told_by_its_offset() {
+        let mut progress = Progress::default();
+        let mut read = |offset, is_replay| progress.moment(offset, is_replay);
+        assert_eq!(read(Some(7), true), Moment::Replay);
+        assert_eq!(read(Some(8), false), Moment::News);
+        assert_eq!(read(Some(7), false), Moment::Again);
+        assert_eq!(read(Some(8), false), Moment::Again);
+        assert_eq!(read(Some(9), false), Moment::News);
+        assert_eq!(read(None, false), Moment::News, "what has none is taken as it comes");
+        assert_eq!(read(Some(10), false), Moment::News);
     }
 
     #[test]

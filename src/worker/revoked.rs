@@ -63,9 +63,14 @@ impl Revoked {
         marks.covers(request, self.horizons()).then_some(Cow::Borrowed(REASON))
     }
 
-    /// Whether marks that were made at `at` still count.
-    pub(super) fn is_current(&self, at: Timestamp) -> bool {
-        at >= self.horizon()
+    /// Those of `marks`, which were made at `at`, that still count.
+    pub(super) fn current(&self, marks: &[Mark], at: Timestamp) -> Vec<Mark> {
+        let Horizons { all, stamps } = self.horizons();
+        let counts = |mark: &&Mark| match mark {
+            Mark::Stamp { .. } => at >= stamps,
+            Mark::Task(_) | Mark::Root(_) | Mark::Group(_) => at >= all,
+        };
+        marks.iter().filter(counts).cloned().collect()
     }
 
     /// Adds marks that were made at `at`, and gives back those that are new. `durable` says that
