@@ -34,6 +34,7 @@ pub use connection::{Connection, ConnectionOptions, ConnectionState, RetryPolicy
 pub use consumer::{Consumer, ConsumerHandle, ConsumerOptions, Deliveries, Delivery};
 pub use error::Error;
 pub use greeting::{ServerIdentity, greeting};
+pub(crate) use publisher::Burst;
 pub use publisher::{
     Publish, PublishError, Publisher, PublisherOptions, WhenUnknown, WhenUnroutable,
 };

@@ -4,7 +4,7 @@
 //! publish is answered exactly once, and with success only after the broker confirmed it.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -213,9 +213,19 @@ impl Publisher {
         &self,
         publishes: Vec<P>,
     ) -> Vec<Result<(), PublishError>> {
-        if publishes.is_empty() {
-            return Vec::new();
+        let mut results = vec![Ok(()); publishes.len()];
+        let burst = self.hand_over(publishes).await;
+        burst.ended().await;
+        for (at, error) in burst.failed() {
+            if let Some(result) = results.get_mut(at) {
+                *result = Err(error);
+            }
         }
+        results
+    }
+
+    /// Begins to publish a burst; what becomes of each message can be asked for while others wait.
+    pub(crate) async fn hand_over<P: Into<Arc<Publish>>>(&self, publishes: Vec<P>) -> Burst {
         let batch = Arc::new(Batch::new(publishes.len()));
         let mut parcels = Vec::with_capacity(publishes.len());
         for (at, publish) in publishes.into_iter().enumerate() {
@@ -226,9 +236,11 @@ impl Publisher {
                 Err(error) => reply.send(Err(error)),
             }
         }
-        // If the actor is gone, the dropped parcels answer for themselves.
-        let _ = self.jobs.send(Job::Many(parcels)).await;
-        batch.wait().await
+        if !parcels.is_empty() {
+            // If the actor is gone, the dropped parcels answer for themselves.
+            let _ = self.jobs.send(Job::Many(parcels)).await;
+        }
+        Burst(batch)
     }
 
     /// Waits until nothing that was handed over is without its answer.
@@ -319,10 +331,39 @@ impl Drop for Reply {
     }
 }
 
-/// The answers to one burst, which wake the caller once.
+/// Messages that were handed over together, by their places in the burst.
+#[derive(Clone, Debug)]
+pub(crate) struct Burst(Arc<Batch>);
+
+impl Burst {
+    /// Waits until all have ended.
+    pub(crate) async fn ended(&self) {
+        while !self.has_ended() {
+            self.0.done.notified().await;
+        }
+    }
+
+    /// Whether all have ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether this one has ended.
+    pub(crate) fn has_ended_at(&self, at: usize) -> bool {
+        self.0.ended.get(at).is_none_or(|ended| ended.load(Ordering::Acquire))
+    }
+
+    /// Those that have failed so far.
+    pub(crate) fn failed(&self) -> Vec<(usize, PublishError)> {
+        lock(&self.0.failed).clone()
+    }
+}
+
+/// The answers to one burst, the last of which wakes the caller.
 #[derive(Debug)]
 struct Batch {
-    results: Mutex<Vec<Result<(), PublishError>>>,
+    failed: Mutex<Vec<(usize, PublishError)>>,
+    ended: Vec<AtomicBool>,
     left: AtomicUsize,
     done: Notify,
 }
@@ -330,27 +371,22 @@ struct Batch {
 impl Batch {
     fn new(len: usize) -> Self {
         Self {
-            results: Mutex::new(vec![Ok(()); len]),
+            failed: Mutex::default(),
+            ended: (0..len).map(|_| AtomicBool::new(false)).collect(),
             left: AtomicUsize::new(len),
             done: Notify::new(),
         }
     }
 
     fn answer(&self, at: usize, result: Result<(), PublishError>) {
-        if result.is_err()
-            && let Some(slot) = lock(&self.results).get_mut(at)
-        {
-            *slot = result;
+        if let Err(error) = result {
+            lock(&self.failed).push((at, error));
+        }
+        if let Some(ended) = self.ended.get(at) {
+            ended.store(true, Ordering::Release);
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_one();
         }
-    }
-
-    async fn wait(&self) -> Vec<Result<(), PublishError>> {
-        while self.left.load(Ordering::Acquire) > 0 {
-            self.done.notified().await;
-        }
-        std::mem::take(&mut *lock(&self.results))
     }
 }

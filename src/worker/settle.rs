@@ -2,11 +2,14 @@
 //!
 //! Works in bursts: the effects of all requests that ended meanwhile are published together,
 //! their confirms are awaited together, and then their deliveries are settled. A request whose
-//! effects must follow one another takes part in several rounds; most take one.
+//! effects must follow one another takes part in several rounds; most take one. One that has to
+//! wait for a single queue, which has no room or does not confirm, leaves its burst and holds up
+//! nobody.
 //!
 //! **Invariant:** a delivery is acked only after every effect of its request was confirmed. What
 //! could not be confirmed leaves the delivery to be redelivered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use super::running::Crew;
 use super::scribe::Scribe;
 use super::unsent;
 use super::unsettled::Finished;
-use crate::amqp::{Publish, PublishError, SettleToken, Topology, layout};
+use crate::amqp::{Burst, Publish, PublishError, SettleToken, Topology, layout};
 use crate::protocol::{Exception, ResultMeta};
 use crate::task::Request;
 
@@ -31,8 +34,11 @@ use crate::task::Request;
 const BURST_MAX: usize = 256;
 /// Bursts whose confirms may be under way at once.
 const BURSTS_UNDER_WAY_MAX: usize = 8;
-/// Requests that may wait for room in a queue before no more are taken.
+/// Requests that may wait for one queue before no more are taken.
 const RESTING_MAX: usize = 8192;
+
+/// How long a burst waits for all its confirms.
+const CONFIRMS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Before what a queue had no room for is published again.
 const NACK_PAUSE: Duration = Duration::from_millis(500);
@@ -49,87 +55,176 @@ pub(super) async fn run(mut finished: mpsc::Receiver<Finished>, crew: Arc<Crew>)
                 if is_open && has_room && at_rest < RESTING_MAX =>
             {
                 is_open = taken > 0;
-                let (mut round, scribe) = (Vec::with_capacity(taken), Scribe::of(&crew));
-                let ended = burst.drain(..).filter(|ended| !ended.is_void());
-                let ended = ended.map(|ended| plan::begin(ended, &scribe, &mut round));
-                let open = ended.collect();
-                under_way.push(settle(open, round, &crew));
+                under_way.push(settle(Group::Due(begin(&mut burst, &crew)), &crew));
             }
-            Some(refused) = under_way.next(), if !under_way.is_empty() => {
-                if !refused.open.is_empty() {
-                    at_rest += refused.open.len();
-                    resting.push(refused.rest());
+            Some(groups) = under_way.next(), if !under_way.is_empty() => {
+                for group in groups {
+                    at_rest += group.open().len();
+                    resting.push(group.rest());
                 }
             }
-            Some(Refused { open, round }) = resting.next(), if !resting.is_empty() && has_room => {
-                at_rest = at_rest.saturating_sub(open.len());
-                under_way.push(settle(open, round, &crew));
+            Some(group) = resting.next(), if !resting.is_empty() && has_room => {
+                at_rest = at_rest.saturating_sub(group.open().len());
+                under_way.push(settle(group, &crew));
             }
         }
     }
 }
 
-/// Requests of which something found no room in a queue.
+/// Lists what follows from requests that have ended.
+fn begin(ended: &mut Vec<Finished>, crew: &Crew) -> Due {
+    let (mut due, scribe) = (Due::default(), Scribe::of(crew));
+    for ended in ended.drain(..).filter(|ended| !ended.is_void()) {
+        due.open.push(plan::begin(ended, &scribe, &mut due.round));
+    }
+    due
+}
+
+/// Requests that are settled together.
+enum Group {
+    Due(Due),
+    Sent(Sent),
+}
+
+/// Requests whose next effects are to be published.
 #[derive(Default)]
-struct Refused {
+struct Due {
     open: Vec<Open>,
+    /// In the order of the requests.
     round: Vec<Effect>,
 }
 
-impl Refused {
-    /// Waits until there may be room. Nobody else waits with them.
+/// Requests whose effects were published.
+struct Sent {
+    open: Vec<Open>,
+    /// In the order of the requests, with their places in the burst.
+    round: Vec<(usize, Effect)>,
+    burst: Burst,
+}
+
+impl Group {
+    fn open(&self) -> &[Open] {
+        match self {
+            Self::Due(Due { open, .. }) | Self::Sent(Sent { open, .. }) => open,
+        }
+    }
+
+    /// Waits until there may be room, or until something more was confirmed. Nobody else waits
+    /// with them.
     async fn rest(self) -> Self {
-        tokio::time::sleep(NACK_PAUSE).await;
+        match &self {
+            Self::Due(_) => tokio::time::sleep(NACK_PAUSE).await,
+            Self::Sent(sent) => {
+                while !sent.has_news() {
+                    let _ = tokio::time::timeout(NACK_PAUSE, sent.burst.ended()).await;
+                }
+            }
+        }
         self
     }
 }
 
-/// Publishes the effects of a burst, and settles each delivery when its own are confirmed. Gives
-/// back the requests of which a queue had no room for something.
-async fn settle(mut open: Vec<Open>, mut round: Vec<Effect>, crew: &Crew) -> Refused {
-    let mut refused = Refused::default();
-    while !open.is_empty() {
-        for effect in round.iter_mut().filter(|effect| effect.is_delayed()) {
-            crew.client.delays().prepare(Arc::make_mut(&mut effect.publish)).await;
+impl Sent {
+    /// Whether all effects of some request have ended.
+    fn has_news(&self) -> bool {
+        let mut round = &*self.round;
+        self.open.iter().any(|it| {
+            let (own, rest) = round.split_at(it.effects.min(round.len()));
+            round = rest;
+            self.has_ended(own)
+        })
+    }
+
+    fn has_ended(&self, own: &[(usize, Effect)]) -> bool {
+        own.iter().all(|(at, _)| self.burst.has_ended_at(*at))
+    }
+
+    /// Parts the requests of which all effects have ended from the others.
+    fn part(self) -> (Self, Option<Self>) {
+        if self.burst.has_ended() {
+            return (self, None);
         }
-        let publishes = round.iter().map(|effect: &Effect| Arc::clone(&effect.publish)).collect();
-        let outcomes = crew.client.publisher().publish_all::<Arc<Publish>>(publishes).await;
-        let mut published = std::mem::take(&mut round).into_iter().zip(outcomes);
-        let (mut unfinished, mut lost, mut missing) = (Vec::new(), Vec::new(), None);
-        for mut it in open {
-            let own = published.by_ref().take(it.effects);
-            let failed = own.filter_map(|(effect, outcome)| Some((effect, outcome.err()?)));
-            let mut again = match mend(&mut it, failed, &mut missing, crew) {
-                Mended::Lost => {
-                    lost.push((it.token, it.entry));
-                    continue;
-                }
-                Mended::Again(effects) => effects,
-                Mended::Confirmed => it.next_round(),
-            };
-            if again.is_empty() {
-                if !it.requeue {
-                    remember(&it, crew);
-                }
-                spend(it.token, it.entry, !it.requeue);
+        let part = || Self { open: Vec::new(), round: Vec::new(), burst: self.burst.clone() };
+        let (mut ended, mut waiting) = (part(), part());
+        let mut round = self.round.into_iter();
+        for it in self.open {
+            let own: Vec<_> = round.by_ref().take(it.effects).collect();
+            let part = if ended.has_ended(&own) { &mut ended } else { &mut waiting };
+            part.round.extend(own);
+            part.open.push(it);
+        }
+        (ended, Some(waiting).filter(|it| !it.open.is_empty()))
+    }
+}
+
+/// Publishes the effects of a group, and settles each delivery when its own are confirmed. Gives
+/// back the requests that have to wait for a queue.
+async fn settle(group: Group, crew: &Crew) -> Vec<Group> {
+    let (mut resting, mut next) = (Vec::new(), Some(group));
+    while let Some(group) = next.take().filter(|group| !group.open().is_empty()) {
+        let sent = match group {
+            Group::Due(due) => publish(due, crew).await,
+            Group::Sent(sent) => sent,
+        };
+        let (ended, waiting) = sent.part();
+        let (due, refused) = conclude(ended, crew).await;
+        resting.extend(waiting.map(Group::Sent));
+        resting.extend(Some(Group::Due(refused)).filter(|group| !group.open().is_empty()));
+        next = Some(Group::Due(due));
+    }
+    resting
+}
+
+/// Publishes what is due, and waits a while for its confirms.
+async fn publish(due: Due, crew: &Crew) -> Sent {
+    let Due { open, mut round } = due;
+    for effect in round.iter_mut().filter(|effect| effect.is_delayed()) {
+        crew.client.delays().prepare(Arc::make_mut(&mut effect.publish)).await;
+    }
+    let publishes = round.iter().map(|effect: &Effect| Arc::clone(&effect.publish)).collect();
+    let burst = crew.client.publisher().hand_over::<Arc<Publish>>(publishes).await;
+    // Who has to wait longer waits for a queue that is out of order, or with everybody else.
+    let _ = tokio::time::timeout(CONFIRMS_WITHIN, burst.ended()).await;
+    Sent { open, round: round.into_iter().enumerate().collect(), burst }
+}
+
+/// Settles requests of which all effects have ended; gives those of which more is to be published,
+/// and those of which a queue had no room for something.
+async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
+    let Sent { open, round, burst } = sent;
+    let mut failures: BTreeMap<usize, PublishError> = burst.failed().into_iter().collect();
+    let mut round = round.into_iter();
+    let (mut due, mut refused) = (Due::default(), Due::default());
+    let (mut lost, mut missing) = (Vec::new(), None);
+    for mut it in open {
+        let own = round.by_ref().take(it.effects);
+        let failed = own.filter_map(|(at, effect)| Some((effect, failures.remove(&at)?)));
+        let mut again = match mend(&mut it, failed, &mut missing, crew) {
+            Mended::Lost => {
+                lost.push((it.token, it.entry));
                 continue;
             }
-            it.effects = again.len();
-            let to = match again.iter().any(|effect| effect.nacks > 0) {
-                true => (&mut refused.open, &mut refused.round),
-                false => (&mut unfinished, &mut round),
-            };
-            to.1.append(&mut again);
-            to.0.push(it);
+            Mended::Again(effects) => effects,
+            Mended::Confirmed => it.next_round(),
+        };
+        if again.is_empty() {
+            if !it.requeue {
+                remember(&it, crew);
+            }
+            spend(it.token, it.entry, !it.requeue);
+            continue;
         }
-        if let Some(missing) = missing {
-            // Before anything goes back, so that it finds what it needs.
-            declare(&missing, crew).await;
-        }
-        lost.into_iter().for_each(|(token, entry)| spend(token, entry, false));
-        open = unfinished;
+        it.effects = again.len();
+        let to = if again.iter().any(|effect| effect.nacks > 0) { &mut refused } else { &mut due };
+        to.round.append(&mut again);
+        to.open.push(it);
     }
-    refused
+    if let Some(missing) = missing {
+        // Before anything goes back, so that it finds what it needs.
+        declare(&missing, crew).await;
+    }
+    lost.into_iter().for_each(|(token, entry)| spend(token, entry, false));
+    (due, refused)
 }
 
 /// Notes what is about to be acked, in case that its ack is lost. Before the job leaves the

@@ -36,6 +36,7 @@ mod round_trip;
 mod send;
 mod sending;
 mod shutdown;
+mod silent_queues;
 mod start;
 mod states;
 mod tasks;

@@ -1,0 +1,70 @@
+//! Queues that neither take nor refuse what is published to them, as one without its majority does.
+
+use serde_json::json;
+use xtask::{PrivateNode, QueueDepth};
+
+use crate::bundle::{Bundle, PATIENCE, stop};
+use crate::tasks::add;
+
+/// More than there are bursts whose confirms may be under way.
+const BURSTS: usize = 10;
+
+/// A virtual host on a node of its own, one queue of which can be made silent.
+struct Silencer {
+    // Before the node, which ends its connections.
+    bundle: Bundle,
+    node: PrivateNode,
+}
+
+impl Silencer {
+    async fn new(hint: &str) -> Self {
+        let node = PrivateNode::start().unwrap();
+        let bundle = Bundle::on(node.vhost(hint).unwrap(), |_| {}).await;
+        Self { bundle, node }
+    }
+
+    /// The queue confirms nothing from now on.
+    fn silence(&self, queue: &str) {
+        self.tell(queue, "suspend");
+    }
+
+    /// The queue confirms what it got meanwhile.
+    fn end_silence(&self, queue: &str) {
+        self.tell(queue, "resume");
+    }
+
+    fn tell(&self, queue: &str, what: &str) {
+        let vhost = self.bundle.vhost.name();
+        let code = format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{vhost}\">>, queue, \
+             <<\"{queue}\">>)), ok = sys:{what}(amqqueue:get_pid(Q))."
+        );
+        self.node.rabbitmqctl(&["eval", &code]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_confirms_nothing_holds_up_only_who_needs_it() {
+    let silencer = Silencer::new("silent").await;
+    let bundle = &silencer.bundle;
+    let path = ["queues", bundle.vhost.name(), "silent"];
+    let queue = json!({"durable": true, "arguments": {"x-queue-type": "quorum"}});
+    bundle.vhost.management().put(&path, &queue).unwrap();
+    let worker = bundle.worker().await;
+    silencer.silence("silent");
+    for _ in 0..BURSTS {
+        let steps = add::s(1, 1) | add::partial(1).queue("silent");
+        let last = bundle.client.apply(steps).await.unwrap();
+        let first = last.parent().unwrap();
+        // Its report was published together with the next step.
+        first.get(PATIENCE).await.unwrap();
+    }
+    let other = add::delay(&bundle.client, 2, 2).await.unwrap();
+    assert_eq!(other.get(PATIENCE).await.unwrap(), 4);
+    bundle.wait_for_depth(0, BURSTS as u64);
+    silencer.end_silence("silent");
+    bundle.settled();
+    let all = QueueDepth { ready: BURSTS as u64, unacked: 0 };
+    bundle.vhost.wait_for_depth("silent", all, PATIENCE).unwrap();
+    stop(worker).await;
+}
