@@ -3,18 +3,18 @@
 //! Pure. **Invariant:** a returned message is laid to the publish that it is, even if the client
 //! library hands it out with the confirm of another one.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::publisher::{Parcel, Publish};
 
-/// Publishes in flight, found by their number.
+/// Publishes in flight, found by their number. Holds nothing of those that have ended, however
+/// long the oldest one takes.
 #[derive(Debug)]
 pub(super) struct Flight<T> {
-    entries: VecDeque<Option<Entry<T>>>,
-    /// The number of the first entry.
-    base: u64,
-    len: usize,
+    entries: BTreeMap<u64, Entry<T>>,
+    /// The number of the next one.
+    next: u64,
     bytes: usize,
 }
 
@@ -43,7 +43,7 @@ impl Holds for Arc<Publish> {
 
 impl<T> Default for Flight<T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), base: 0, len: 0, bytes: 0 }
+        Self { entries: BTreeMap::new(), next: 0, bytes: 0 }
     }
 }
 
@@ -66,11 +66,11 @@ pub(super) struct Likeness<'a> {
 
 impl<T: Holds> Flight<T> {
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.entries.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.entries.len()
     }
 
     /// Bytes of all bodies in flight.
@@ -80,23 +80,17 @@ impl<T: Holds> Flight<T> {
 
     /// Adds a publish and tells its number.
     pub(super) fn push(&mut self, parcel: T) -> u64 {
-        self.len += 1;
         self.bytes += parcel.publish().message.body.len();
-        let number = self.base + self.entries.len() as u64;
-        self.entries.push_back(Some(Entry { parcel, returned: None }));
+        let number = self.next;
+        self.next += 1;
+        self.entries.insert(number, Entry { parcel, returned: None });
         number
     }
 
     /// Takes a publish out that has ended, with what was returned for it.
     pub(super) fn take(&mut self, number: u64) -> Option<(T, Option<Returned>)> {
-        let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
-        let entry = self.entries.get_mut(at)?.take()?;
-        self.len -= 1;
+        let entry = self.entries.remove(&number)?;
         self.bytes -= entry.parcel.publish().message.body.len();
-        while let Some(None) = self.entries.front() {
-            self.entries.pop_front();
-            self.base += 1;
-        }
         Some((entry.parcel, entry.returned))
     }
 
@@ -104,7 +98,7 @@ impl<T: Holds> Flight<T> {
     ///
     /// Messages that look the same are routed the same, so it does not matter which one it is.
     pub(super) fn mark_returned(&mut self, like: Likeness<'_>, returned: Returned) -> bool {
-        let found = self.entries.iter_mut().flatten().find(|entry| {
+        let found = self.entries.values_mut().find(|entry| {
             let publish = entry.parcel.publish();
             let properties = &publish.message.properties;
             entry.returned.is_none()
@@ -125,9 +119,8 @@ impl<T: Holds> Flight<T> {
 
     /// Empties the flight, oldest first.
     pub(super) fn drain(&mut self) -> Vec<T> {
-        self.base += self.entries.len() as u64;
-        (self.len, self.bytes) = (0, 0);
-        self.entries.drain(..).flatten().map(|entry| entry.parcel).collect()
+        self.bytes = 0;
+        std::mem::take(&mut self.entries).into_values().map(|entry| entry.parcel).collect()
     }
 }
 
@@ -161,6 +154,18 @@ mod tests {
         assert!(flight.take(numbers[2]).is_some());
         assert!(flight.is_empty());
         assert_eq!(flight.push(parcel("q", b"")), 3, "numbers are never used again");
+    }
+
+    #[test]
+    fn what_has_ended_takes_no_room_behind_one_that_has_not() {
+        let mut flight = Flight::default();
+        let slow = flight.push(parcel("q", b"slow"));
+        for _ in 0..10_000 {
+            let number = flight.push(parcel("q", b""));
+            assert!(flight.take(number).is_some());
+        }
+        assert_eq!(flight.entries.len(), 1);
+        assert!(flight.take(slow).is_some() && flight.bytes() == 0);
     }
 
     #[test]
