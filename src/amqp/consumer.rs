@@ -15,7 +15,7 @@ use super::channels::Channels;
 use super::connection::{Connection, lock};
 use super::dial::CLOSE_TIMEOUT;
 use super::error::Error;
-use super::lane::{Command, Lane};
+use super::lane::{Command, Lane, Opened};
 use super::settle::SettleToken;
 use super::topology::{QueueSpec, Topology};
 use crate::protocol::{Map, Message};
@@ -135,7 +135,12 @@ impl Consumer {
             channels: Arc::default(),
             steering: tokio::sync::Mutex::default(),
         });
-        let opened: Vec<_> = (0..count).map(|_| shared.open_lane(prefetch)).collect();
+        let mut opened = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (first, open) = oneshot::channel();
+            shared.open_lane(prefetch, Some(first));
+            opened.push(open);
+        }
         let (deliveries, handle) = (Deliveries(shared.clone()), ConsumerHandle(shared));
         for open in join_all(opened).await {
             if let Err(error) = open.unwrap_or(Err(Error::Closed)) {
@@ -190,14 +195,14 @@ struct Shared {
 }
 
 impl Shared {
-    /// Starts one lane more, unless all were told to end; what it sends is whether it could open.
-    fn open_lane(&self, prefetch: u16) -> oneshot::Receiver<Result<(), Error>> {
+    /// Starts one lane more, unless all were told to end. It ends if it cannot open, which `first`
+    /// hears; without anybody to hear it, it tries again.
+    fn open_lane(&self, prefetch: u16, first: Option<Opened>) {
         let (commands, receiver) = mpsc::channel(2);
-        let (first, open) = oneshot::channel();
         let names = lock(&self.queues).iter().map(|queue| queue.name.as_str().into()).collect();
         let mut lanes = lock(&self.lanes);
         if lanes.stopped {
-            return open;
+            return;
         }
         self.inbox.enter();
         let registered = Arc::<AtomicUsize>::default();
@@ -215,7 +220,6 @@ impl Shared {
         lanes.commands.push(commands);
         drop(lanes);
         tokio::spawn(lane.run(receiver, first));
-        open
     }
 
     /// Gives every lane a command and collects what they answer in time.
@@ -389,8 +393,7 @@ impl ConsumerHandle {
             prefetch = each.min(u32::from(u16::MAX)) as u16;
         }
         for _ in existing..wanted {
-            // A lane that cannot open tries again by itself.
-            drop(shared.open_lane(prefetch));
+            shared.open_lane(prefetch, None);
         }
         shared.steer(|done| Command::Prefetch(prefetch, done)).await;
     }

@@ -69,7 +69,7 @@ pub(super) struct Lane {
 }
 
 /// Where the first success, or the refusal, is told.
-type Opened = oneshot::Sender<Result<(), Error>>;
+pub(super) type Opened = oneshot::Sender<Result<(), Error>>;
 
 /// How a channel ended.
 enum End {
@@ -78,14 +78,14 @@ enum End {
 }
 
 impl Lane {
-    /// Consumes until it is closed or the connection ends; `first` hears of the first channel.
-    pub(super) async fn run(self, mut commands: mpsc::Receiver<Command>, first: Opened) {
+    /// Consumes until it is closed or the connection ends; `first` hears of the first channel, and
+    /// a refusal there is the end. Else a refusal is a reason to try again.
+    pub(super) async fn run(self, mut commands: mpsc::Receiver<Command>, first: Option<Opened>) {
         self.keep(&mut commands, first).await;
         self.inbox.leave();
     }
 
-    async fn keep(&self, commands: &mut mpsc::Receiver<Command>, first: Opened) {
-        let mut first = Some(first);
+    async fn keep(&self, commands: &mut mpsc::Receiver<Command>, mut first: Option<Opened>) {
         let mut failures: u32 = 0;
         let mut careful = false;
         loop {

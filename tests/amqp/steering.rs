@@ -1,8 +1,8 @@
 //! Consumers that are changed while they run.
 
-use celeriac::amqp::{ConsumerOptions, QueueSpec};
+use celeriac::amqp::{Consumer, ConsumerOptions, QueueSpec};
 
-use crate::setup::{Setup, ack_all, number, take, within};
+use crate::setup::{Setup, ack_all, connect, number, take, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_added_is_consumed_also_after_a_lost_connection() {
@@ -94,6 +94,25 @@ async fn a_prefetch_that_is_changed_holds_and_nothing_is_lost_or_delivered_twice
     assert!(seen.into_iter().eq(0..1000), "each came once");
     within(handle.close()).await;
     setup.wait_for_depth("q", 0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_prefetch_that_grows_needs_is_tried_again_until_the_queue_is_back() {
+    let setup = Setup::new("prefetch-refused").await;
+    let queue = QueueSpec::quorum("q");
+    setup.declare([queue.clone()]).await;
+    let only_existing = ConsumerOptions::new([QueueSpec::existing("q")]).prefetch(10);
+    let consuming = connect(setup.vhost.url()).await;
+    let (_deliveries, handle) = within(Consumer::start(&consuming, only_existing)).await.unwrap();
+    assert!(handle.is_registered());
+    setup.vhost.delete_queue("q").unwrap();
+    // Which takes more lanes than there are, and none of them can open.
+    within(handle.set_prefetch(1000, 0)).await;
+    setup.declare([queue]).await;
+    let registered = || handle.is_registered().then_some(());
+    setup.vhost.wait_until("all lanes consume", registered).unwrap();
+    let four = || (setup.vhost.consumers("q").ok()? == 4).then_some(());
+    setup.vhost.wait_until("the broker knows them all", four).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
