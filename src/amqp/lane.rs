@@ -106,6 +106,10 @@ impl Lane {
                     }
                     let end = open.serve(self, commands).await;
                     self.registered.store(0, Ordering::Relaxed);
+                    if let Some(prefetch) = open.wanted {
+                        // A new channel has nothing to wait for.
+                        self.prefetch.store(prefetch, Ordering::Relaxed);
+                    }
                     open.settlements.close();
                     match end {
                         End::Done => return,

@@ -97,6 +97,21 @@ async fn a_prefetch_that_is_changed_holds_and_nothing_is_lost_or_delivered_twice
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_prefetch_that_waits_is_made_with_the_next_connection() {
+    let setup = Setup::new("prefetch-cut").await;
+    let queue = QueueSpec::quorum("q");
+    let (mut deliveries, handle) = setup.consume(ConsumerOptions::new([queue]).prefetch(10)).await;
+    setup.fill("q", 100).await;
+    let _first = take(&mut deliveries, 10).await;
+    within(handle.set_prefetch(20, 0)).await;
+    let _second = take(&mut deliveries, 20).await;
+    within(handle.set_prefetch(40, 0)).await;
+    setup.wait_for_depth("q", 70, 30);
+    setup.cut();
+    setup.wait_for_depth("q", 60, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_prefetch_that_grows_needs_is_tried_again_until_the_queue_is_back() {
     let setup = Setup::new("prefetch-refused").await;
     let queue = QueueSpec::quorum("q");
