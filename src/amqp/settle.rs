@@ -61,6 +61,12 @@ impl SettleToken {
         Self { settlements: None, tag: 0 }
     }
 
+    /// One of the first channel of the connection `epoch`.
+    #[cfg(test)]
+    pub(crate) fn of_epoch(epoch: u64) -> Self {
+        Self::new(Arc::new(Settlements::new(Arc::default(), epoch)), 1)
+    }
+
     /// The message is done with.
     pub fn ack(mut self) {
         self.settle(Verdict::Ack);

@@ -115,7 +115,7 @@ struct Rare {
     successor: Option<SettleToken>,
 }
 
-/// What a call that runs is known by when its message is delivered again.
+/// What a call that runs, or goes on, is known by when its message is delivered again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) key: u64,
@@ -293,7 +293,12 @@ impl Entry {
         (self.active.0.number << 48) | (u64::from(self.shard) << 32) | u64::from(self.key)
     }
 
-    /// What the job's call is known by, if it has started.
+    /// What the job's message is known by while it goes on as another one.
+    pub(super) fn set_call(&self, call: Call) {
+        self.with(|row| row.call = call);
+    }
+
+    /// What the job's call is known by, if it has started or goes on.
     pub(super) fn call(&self) -> Call {
         self.with(|row| row.call).unwrap_or_default()
     }

@@ -86,6 +86,7 @@ impl Executor {
             }
         }
         if let Some(ending) = came_back {
+            job.unsettled.entry = Some(crew.active.enter(&job.unsettled.request));
             self.finish(Finished { unsettled: job.unsettled, ending }).await;
             return;
         }

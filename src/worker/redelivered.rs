@@ -3,7 +3,8 @@
 //!
 //! Only messages that are flagged as redelivered are looked up. One whose task runs takes the
 //! place of the delivery that was lost, and is acked at the end; one whose task has ended, with
-//! all its effects confirmed, is acked at once; and so is one that goes on as another message.
+//! all its effects confirmed, is acked at once. One that goes on as another message is acked when
+//! that is confirmed.
 //!
 //! **Invariant:** a message is known again only if the channel that its delivery came on is gone,
 //! and only while the task runs in this worker, or for a few minutes after it was settled: what
@@ -128,7 +129,7 @@ pub(super) enum Known {
     Runs,
     /// Its task has run here, and this delivery was acked.
     Ended,
-    /// It was sent on as another message, and this delivery was acked.
+    /// It goes on as another message, and this delivery is settled with the one before.
     GoesOn,
 }
 
@@ -147,7 +148,16 @@ pub(super) fn recognise(
         return Known::No;
     }
     let (task_id, task_name) = (request.id.as_str(), request.task.as_str());
-    if recent.knows(recent.key_on(request), &token) {
+    let key_on = recent.key_on(request);
+    // What leaves the register is in `recent` by then.
+    let token = match active.take_over(request, key_on, token) {
+        Ok(()) => {
+            info!(task_id, task_name, "delivered again while it is sent on: acked when it was");
+            return Known::GoesOn;
+        }
+        Err(token) => token,
+    };
+    if recent.knows(key_on, &token) {
         info!(task_id, task_name, "delivered again after it was sent on: acked");
         token.ack();
         return Known::GoesOn;
@@ -175,8 +185,12 @@ pub(super) fn recognise(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::active::Call;
+    use super::super::original::Original;
     use super::*;
-    use crate::protocol::Map;
+    use crate::protocol::{Map, Message};
 
     fn request(id: &str) -> Request {
         Request { id: id.to_owned(), ..Request::default() }
@@ -215,6 +229,37 @@ mod tests {
         keys.dedup();
         assert_eq!(keys.len(), count);
         assert_eq!(recent.key(&sent_on(1)), recent.key(&request("1")), "it is the same call");
+    }
+
+    fn delivered(request: &Arc<Request>, token: SettleToken) -> Unsettled {
+        Unsettled {
+            request: Arc::clone(request),
+            original: Original::untouched(Message::default()),
+            token: Some(token),
+            sequel: None,
+            children: Vec::new(),
+            entry: None,
+        }
+    }
+
+    #[test]
+    fn a_message_that_comes_again_while_it_is_sent_on_is_settled_with_the_one_before() {
+        let (active, recent) = (Active::default(), Recent::new());
+        let request = Arc::new(request("1"));
+        let (first, second) = (SettleToken::of_epoch(1), SettleToken::of_epoch(2));
+        let entry = active.enter(&request);
+        entry.set_call(Call { key: recent.key_on(&request), channel: first.channel() });
+        let mut again = delivered(&request, second);
+        for runs_again in [true, false] {
+            assert_eq!(recognise(&mut again, &active, &recent, runs_again), Known::GoesOn);
+            assert!(again.token.is_none());
+            again.token = Some(SettleToken::of_epoch(3));
+        }
+        assert_eq!(entry.call().channel, SettleToken::of_epoch(3).channel());
+        assert!(entry.leave().is_some(), "it waits for the end of the first");
+        let mut unknown = delivered(&request, SettleToken::of_epoch(4));
+        assert_eq!(recognise(&mut unknown, &active, &recent, false), Known::No);
+        assert!(unknown.token.is_some());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tracing::{debug, error, warn};
 
-use super::active::Entry;
+use super::active::{Call, Entry};
 use super::effect::{Effect, Kind, Verdict};
 use super::plan::{self, Open, Trail};
 use super::report::report;
@@ -75,9 +75,25 @@ pub(super) async fn run(mut finished: mpsc::Receiver<Finished>, crew: Arc<Crew>)
 fn begin(ended: &mut Vec<Finished>, crew: &Crew) -> Due {
     let (mut due, scribe) = (Due::default(), Scribe::of(crew));
     for ended in ended.drain(..).filter(|ended| !ended.is_void()) {
-        due.open.push(plan::begin(ended, &scribe, &mut due.round));
+        let before = due.round.len();
+        let it = plan::begin(ended, &scribe, &mut due.round);
+        if it.trail == Trail::GoesOn && !goes_on(&it, crew) {
+            due.round.truncate(before);
+            continue;
+        }
+        due.open.push(it);
     }
     due
+}
+
+/// Lets the delivery of a message that goes on be known when it comes again before the other one
+/// is confirmed. False if it was lost before, and is not known: then it must not go on.
+fn goes_on(open: &Open, crew: &Crew) -> bool {
+    let Some(token) = &open.token else { return true };
+    if let Some(entry) = &open.entry {
+        entry.set_call(Call { key: crew.recent.key_on(&open.request), channel: token.channel() });
+    }
+    token.is_live()
 }
 
 /// Requests that are settled together.
@@ -230,16 +246,13 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
 /// Notes what is about to be acked, in case that its ack is lost. Before the job leaves the
 /// register, so that it is always known to one of the two.
 fn remember(open: &Open, crew: &Crew) {
-    let Some(token) = &open.token else { return };
-    match open.trail {
-        Trail::None => {}
-        Trail::GoesOn => crew.recent.add(crew.recent.key_on(&open.request), token.channel()),
-        Trail::Ended => {
-            let call = open.entry.as_ref().map(Entry::call).unwrap_or_default();
-            if call.channel != 0 {
-                crew.recent.add(call.key, call.channel);
-            }
-        }
+    if open.token.is_none() || open.trail == Trail::None {
+        return;
+    }
+    // The channel is that of the delivery that came last.
+    let call = open.entry.as_ref().map(Entry::call).unwrap_or_default();
+    if call.channel != 0 {
+        crew.recent.add(call.key, call.channel);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Queues that neither take nor refuse what is published to them, as one without its majority does.
 
+use std::time::Duration;
+
 use serde_json::json;
 use xtask::{PrivateNode, QueueDepth};
 
@@ -66,5 +68,37 @@ async fn a_queue_that_confirms_nothing_holds_up_only_who_needs_it() {
     bundle.settled();
     let all = QueueDepth { ready: BURSTS as u64, unacked: 0 };
     bundle.vhost.wait_for_depth("silent", all, PATIENCE).unwrap();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_again_while_it_is_handed_on_is_not_handed_on_twice() {
+    // An hour waits there first.
+    const LEVEL: &str = "celery_delayed_11";
+    let silencer = Silencer::new("silent-delay").await;
+    let bundle = &silencer.bundle;
+    let worker = bundle.worker().await;
+    let there = || bundle.vhost.queue(LEVEL).ok()?;
+    bundle.vhost.wait_until("the delay queues are there", there).unwrap();
+    silencer.silence(LEVEL);
+    let eta = jiff::Timestamp::now() + Duration::from_secs(3700);
+    let headers = json!({"lang": "py", "task": "tests.now", "id": "one", "eta": eta.to_string()});
+    let properties = json!({
+        "content_type": "application/json", "headers": headers, "delivery_mode": 2,
+    });
+    assert!(bundle.vhost.publish("", "celeriac", &properties, b"[[], {}, {}]").unwrap());
+    // What comes after it was settled, so that it is on its way.
+    let pass = async || {
+        let other = add::delay(&bundle.client, 2, 2).await.unwrap();
+        assert_eq!(other.get(PATIENCE).await.unwrap(), 4);
+    };
+    pass().await;
+    bundle.cut_and_wait("consume");
+    pass().await;
+    silencer.end_silence(LEVEL);
+    bundle.settled();
+    let one = QueueDepth { ready: 1, unacked: 0 };
+    bundle.vhost.wait_for_depth(LEVEL, one, PATIENCE).unwrap();
+    assert_eq!(bundle.vhost.messages(LEVEL).unwrap().len(), 1);
     stop(worker).await;
 }
