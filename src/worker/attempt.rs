@@ -87,6 +87,10 @@ pub(super) async fn run(
             let lease = Lease::new(terms.threads);
             let thread = lease.thread();
             let running = tokio::task::spawn_blocking(move || {
+                // Who was ended while it waited for a thread does not run any more.
+                if !thread.begin() {
+                    return Err(Panicked::default());
+                }
                 let _until_it_returns = thread;
                 span.in_scope(|| guard::catch(|| run(invocation)))
             });
@@ -298,12 +302,15 @@ impl<'a> Watch<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use tokio::sync::oneshot;
 
     use super::super::active::{Active, Call};
+    use super::super::original::Original;
     use super::*;
-    use crate::protocol::Value;
-    use crate::task::Request;
+    use crate::protocol::{Map, Message, Value};
+    use crate::task::{Request, TaskOptions};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -359,6 +366,52 @@ mod tests {
             Ok(Value::Null)
         });
         assert!(matches!(end.await, End::Returned(Ok(_))));
+    }
+
+    #[test]
+    fn a_blocking_task_whose_time_is_up_before_it_has_a_thread_never_runs() {
+        static RAN: AtomicBool = AtomicBool::new(false);
+        const TASK: TaskDef = TaskDef {
+            name: "blocks",
+            file: "",
+            line: 1,
+            options: TaskOptions::DEFAULT,
+            params: &[],
+            bound: false,
+            states: &[],
+            run: Run::Blocking(|_| {
+                RAN.store(true, Ordering::Release);
+                Ok(Value::Null)
+            }),
+        };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (free, taken) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || taken.recv());
+            let threads = LostThreads::new(1);
+            let limits = Limits { soft: None, hard: Some(Duration::from_millis(1)) };
+            let (started, on_loss) = (Instant::now(), OnConnectionLoss::Recognise);
+            let mut terms = Terms { started, limits, on_loss, threads: &threads, slot: &mut None };
+            let (args, kwargs) = (Vec::new(), Map::new());
+            let invocation = Invocation { args, kwargs, context: task::Context::for_test() };
+            let unsettled = Unsettled {
+                request: Arc::default(),
+                original: Original::untouched(Message::default()),
+                token: None,
+                sequel: None,
+                children: Vec::new(),
+                entry: None,
+            };
+            let end = run(&TASK, invocation, &unsettled, &mut terms).await;
+            assert!(matches!(end, End::TimedOut(_)), "{end:?}");
+            assert_eq!(threads.count(), 0, "it had none to lose");
+            drop(free);
+            assert!(busy.await.unwrap().is_err());
+            // What waited before this one has had its turn.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert!(!RAN.load(Ordering::Acquire));
+        });
     }
 
     #[tokio::test]

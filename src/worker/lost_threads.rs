@@ -15,9 +15,10 @@ use crate::task::Request;
 /// How many threads are replaced for each blocking slot.
 pub(crate) const REPLACED_PER_SLOT: usize = 4;
 
-const RUNNING: u8 = 0;
-const RETURNED: u8 = 1;
-const LOST: u8 = 2;
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const RETURNED: u8 = 2;
+const LOST: u8 = 3;
 
 /// The threads of one worker that were given up and have not returned.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn new(threads: &Arc<LostThreads>) -> Arc<Self> {
         let threads = Arc::clone(threads);
-        Arc::new(Self { threads, state: AtomicU8::new(RUNNING), slot: Mutex::default() })
+        Arc::new(Self { threads, state: AtomicU8::new(WAITING), slot: Mutex::default() })
     }
 
     /// What the thread holds while it runs.
@@ -64,15 +65,18 @@ impl Lease {
         Thread(Arc::clone(self))
     }
 
-    /// Gives the thread up. Takes `slot` if too many were given up before.
+    /// Gives the thread up. Takes `slot` if too many were given up before. A task that waits for
+    /// its thread does not begin any more.
     pub(super) fn give_up(&self, slot: &mut Option<Slot>, request: &Request) {
+        if self.change(WAITING, RETURNED) {
+            return;
+        }
         let LostThreads { count, max } = &*self.threads;
         let lost = count.fetch_add(1, Ordering::AcqRel) + 1;
         if lost > *max {
             *self.kept() = slot.take();
         }
-        let state = self.state.compare_exchange(RUNNING, LOST, Ordering::AcqRel, Ordering::Acquire);
-        if state.is_err() {
+        if !self.change(RUNNING, LOST) {
             // It has just returned.
             count.fetch_sub(1, Ordering::AcqRel);
             self.kept().take();
@@ -91,6 +95,10 @@ impl Lease {
         }
     }
 
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<Slot>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,6 +107,13 @@ impl Lease {
 /// A thread that runs a blocking task; it has returned when this is dropped.
 #[derive(Debug)]
 pub(super) struct Thread(Arc<Lease>);
+
+impl Thread {
+    /// Whether the task may begin, now that there is a thread for it.
+    pub(super) fn begin(&self) -> bool {
+        self.0.change(WAITING, RUNNING)
+    }
+}
 
 impl Drop for Thread {
     fn drop(&mut self) {
@@ -154,6 +169,7 @@ mod tests {
                         if let Some(slot) = take(&slots) {
                             let lease = Lease::new(&threads);
                             let thread = lease.thread();
+                            prop_assert!(thread.begin());
                             running.push((lease, thread, Some(slot)));
                         }
                     }
@@ -176,6 +192,19 @@ mod tests {
             let free: Vec<_> = std::iter::from_fn(|| take(&slots)).collect();
             prop_assert_eq!(free.len(), SLOTS);
         }
+    }
+
+    #[test]
+    fn a_task_that_is_given_up_before_it_has_a_thread_does_not_begin() {
+        let (slots, threads) = (Slots::new(1), LostThreads::new(0));
+        let lease = Lease::new(&threads);
+        let (thread, mut slot) = (lease.thread(), take(&slots));
+        lease.give_up(&mut slot, &Request::default());
+        assert_eq!(threads.count(), 0);
+        assert!(slot.is_some(), "no thread keeps it");
+        assert!(!thread.begin());
+        drop(thread);
+        assert_eq!(threads.count(), 0);
     }
 
     #[test]
