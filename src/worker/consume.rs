@@ -87,16 +87,22 @@ impl Consuming {
         if let ConnectionState::Failed { error } = &*connection.state().borrow() {
             return Err(Error::Lost(Arc::clone(error)));
         }
-        if stopped == Stopped::Cold {
-            // Nothing more may be settled: a task that is left now must be redelivered.
-            settling.abort();
-            // The verdicts that were given before, above all those of tasks that ack early, must
-            // not be lost with the connection.
-            handle.close().await;
-            drop(reaper);
-        } else {
-            reaper.stop().await;
-        }
+        let stopped = match stopped {
+            Stopped::Cold => {
+                // Nothing more may be settled: a task that is left now must be redelivered.
+                settling.abort();
+                // The verdicts that were given before, above all those of tasks that ack early,
+                // must not be lost with the connection.
+                handle.close().await;
+                drop(reaper);
+                Stopped::Cold
+            }
+            // A dead letter takes as long as its errbacks and its confirms do.
+            Stopped::Warm => match cold.run_until_cancelled(reaper.stop()).await {
+                Some(()) => Stopped::Warm,
+                None => Stopped::Cold,
+            },
+        };
         // Last, so that a worker which finishes what runs can still be asked and told.
         control.stop(stopped).await;
         connection.close().await;

@@ -3,10 +3,13 @@
 use celeriac::amqp::{Publish, Publisher, topology};
 use celeriac::protocol::canvas::Canvas;
 use celeriac::protocol::{Exception, Message, TaskHeaders, TaskMessage, TaskState, Value};
+use celeriac::worker::Stopped;
+use celeriac::{State, task};
 use serde_json::json;
 use xtask::FetchedMessage;
 
-use crate::bundle::{Bundle, PATIENCE, queue, stop};
+use crate::bundle::{Bundle, PATIENCE, queue, stop, within};
+use crate::probe::Probe;
 use crate::tasks::add;
 use crate::workflow::{call, total};
 
@@ -70,6 +73,34 @@ async fn a_task_that_is_given_up_fails_with_all_that_was_to_follow_it() {
     reaped(&bundle);
     stop(worker).await;
     bundle.settled();
+}
+
+/// An errback that takes as long as the gate is closed.
+#[task(name = "tests.on_failure_held")]
+async fn on_failure_held(request: Value, error: Value, traceback: Value, probe: State<Probe>) {
+    let _ = (request, error, traceback);
+    probe.record("errback");
+    probe.pass().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn terminating_ends_a_worker_that_waits_for_the_errback_of_a_dead_letter() {
+    let bundle = Bundle::joining("given-up-held").await;
+    give_up_after(&bundle, "celeriac", 2);
+    let worker = bundle.worker().await;
+    let mut call = call::<Value>("tests.gives_back", []);
+    call.link_error(&celeriac::protocol::Signature::new("tests.on_failure_held"));
+    bundle.begin(call).await;
+    bundle.probe.seen(3).await;
+    assert_eq!(bundle.probe.drain(), ["gives back", "gives back", "errback"]);
+    worker.handle().shutdown();
+    let dead = topology::dead_queue();
+    let stops = || (bundle.vhost.consumers(dead).ok()? == 0).then_some(());
+    bundle.vhost.wait_until("nobody reaps", stops).unwrap();
+    worker.handle().terminate();
+    assert_eq!(within(worker.wait()).await.unwrap(), Stopped::Cold);
+    let back = xtask::QueueDepth { ready: 1, unacked: 0 };
+    bundle.vhost.wait_for_depth(dead, back, PATIENCE).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
