@@ -27,8 +27,9 @@ use super::slots::Slots;
 use super::tally::Tally;
 use super::updates::Updates;
 use super::watchdog;
-use crate::amqp::layout;
-use crate::amqp::{Connection, Consumer, ConsumerOptions, QueueSpec};
+use crate::amqp::{
+    Connection, Consumer, ConsumerHandle, ConsumerOptions, Deliveries, QueueSpec, layout,
+};
 use crate::app::App;
 use crate::client::{Config, connection_options};
 use crate::protocol::{Limits, Map};
@@ -254,11 +255,18 @@ async fn begin(
         true => Some(Revocations::start(&connection, &crew).await),
         false => None,
     };
-    let (deliveries, handle) =
-        Consumer::start(&connection, consumer).await.map_err(Error::Consume)?;
-    crew.pulse.begin(connection.clone(), handle.clone());
-    let joining = Joining::start(&crew).await?;
-    let reaper = Reaper::start(&connection, &crew).await.map_err(Error::Consume)?;
+    let consumers = match Consumers::start(&crew, &connection, consumer).await {
+        Ok(consumers) => consumers,
+        Err(error) => {
+            // Nobody else could end what has begun, and it would hold what is delivered to it.
+            if let Some(revocations) = revocations {
+                revocations.stop().await;
+            }
+            connection.close().await;
+            return Err(error);
+        }
+    };
+    let Consumers { deliveries, handle, joining, reaper } = consumers;
     // What holds the crew until the worker stops comes after all that may fail.
     Recycling::watch_memory(&crew);
     Autoscale::start(&crew, handle.clone());
@@ -268,6 +276,29 @@ async fn begin(
     let consuming =
         Consuming { connection, deliveries, handle, joining, reaper, control, crew: crew_of };
     Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })
+}
+
+/// What takes messages in.
+struct Consumers {
+    deliveries: Deliveries,
+    handle: ConsumerHandle,
+    joining: Option<Joining>,
+    reaper: Reaper,
+}
+
+impl Consumers {
+    async fn start(
+        crew: &Arc<Crew>,
+        connection: &Connection,
+        options: ConsumerOptions,
+    ) -> Result<Self, Error> {
+        let (deliveries, handle) =
+            Consumer::start(connection, options).await.map_err(Error::Consume)?;
+        crew.pulse.begin(connection.clone(), handle.clone());
+        let joining = Joining::start(crew).await?;
+        let reaper = Reaper::start(connection, crew).await.map_err(Error::Consume)?;
+        Ok(Self { deliveries, handle, joining, reaper })
+    }
 }
 
 fn bounds((max, min): (usize, usize)) -> Result<Bounds, Error> {

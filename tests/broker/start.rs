@@ -81,3 +81,19 @@ async fn a_queue_that_others_declared_otherwise_is_used_as_it_is() {
     assert_eq!(bundle.vhost.queue("celeriac").unwrap().unwrap()["type"], "classic");
     stop(worker).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_start_leaves_no_consumer_behind() {
+    let bundle = Bundle::new("half-started").await;
+    let user = bundle.vhost.url().split("://").nth(1).unwrap().split(':').next().unwrap();
+    // It can consume tasks, and not join chords.
+    let rights = serde_json::json!({
+        "configure": "^(?!celeriac\\.join).*", "write": ".*", "read": ".*",
+    });
+    let path = ["permissions", bundle.vhost.name(), user];
+    bundle.vhost.management().put(&path, &rights).unwrap();
+    let error = start(bundle.client.config().clone()).await.unwrap_err();
+    assert!(matches!(error, Error::Consume(_)), "{error:?}");
+    crate::tasks::add::delay(&bundle.client, 1, 1).await.unwrap();
+    assert_eq!(bundle.vhost.messages("celeriac").unwrap().len(), 1, "nobody has taken it");
+}
