@@ -8,7 +8,7 @@
 //! verdicts  A A R A . A .   ->   reject 3, ack up to 4 (multiple), ack 6
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -189,50 +189,40 @@ impl Settlements {
     }
 }
 
-/// What is known of each delivery of a channel, from the lowest one that is still open.
+/// What is known of each delivery of a channel. Holds those that are open, of which there are as
+/// many as the prefetch allows, and nothing of those that were settled, however old the oldest is.
 ///
 /// Delivery tags count from 1 without gaps, so a tag that was never heard of is open as well.
 #[derive(Debug)]
 pub(super) struct AckWindow {
+    /// Below it, all that is not in `open` has been settled; from it on, nothing has.
+    next: u64,
+    open: BTreeSet<u64>,
     /// Everything below has been settled and sent.
     base: u64,
-    slots: VecDeque<Slot>,
     /// Tags acked and not sent yet.
     acked: Vec<u64>,
     frames: Vec<Frame>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    Open,
-    /// Acked, to be sent.
-    Acked,
-    /// Settled, and its frame is on its way.
-    Sent,
-}
-
 impl Default for AckWindow {
     fn default() -> Self {
-        Self { base: 1, slots: VecDeque::new(), acked: Vec::new(), frames: Vec::new() }
+        let (open, acked, frames) = (BTreeSet::new(), Vec::new(), Vec::new());
+        Self { next: 1, open, base: 1, acked, frames }
     }
 }
 
 impl AckWindow {
     /// Takes a verdict. A second one for the same tag is ignored.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict) {
-        let Some(at) = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok()) else {
+        if tag >= self.next {
+            self.open.extend(self.next..tag);
+            self.next = tag + 1;
+        } else if !self.open.remove(&tag) {
             return;
-        };
-        if at >= self.slots.len() {
-            self.slots.resize(at + 1, Slot::Open);
         }
-        let Some(slot @ Slot::Open) = self.slots.get_mut(at) else { return };
-        *slot = Slot::Sent;
         match verdict {
-            Verdict::Ack => {
-                *slot = Slot::Acked;
-                self.acked.push(tag);
-            }
+            Verdict::Ack => self.acked.push(tag),
             Verdict::Requeue => self.frames.push(Frame::Requeue(tag)),
             Verdict::Reject => self.frames.push(Frame::Reject(tag)),
         }
@@ -246,31 +236,17 @@ impl AckWindow {
     /// Adds the frames that must be sent, in this order, to `out`.
     pub(super) fn flush(&mut self, out: &mut Vec<Frame>) {
         out.append(&mut self.frames);
-        let mut covered = 0;
-        let mut last = 0;
-        while let Some(slot @ (Slot::Acked | Slot::Sent)) = self.slots.front().copied() {
-            if slot == Slot::Acked {
-                covered += 1;
-                last = self.base;
-            }
-            self.slots.pop_front();
-            self.base += 1;
-        }
-        match covered {
-            0 => {}
-            1 => out.push(Frame::Ack(last)),
-            _ => out.push(Frame::AckUpTo(last)),
-        }
+        self.base = self.open.first().copied().unwrap_or(self.next);
         // The oldest first: the broker looks for each among all older ones.
         self.acked.sort_unstable();
-        for tag in self.acked.drain(..) {
-            if let Some(at) = tag.checked_sub(self.base).and_then(|at| usize::try_from(at).ok())
-                && let Some(slot) = self.slots.get_mut(at)
-            {
-                *slot = Slot::Sent;
-                out.push(Frame::Ack(tag));
-            }
+        let covered = self.acked.partition_point(|tag| *tag < self.base);
+        let mut acked = self.acked.drain(..);
+        match acked.by_ref().take(covered).last() {
+            Some(last) if covered > 1 => out.push(Frame::AckUpTo(last)),
+            Some(last) => out.push(Frame::Ack(last)),
+            None => {}
         }
+        out.extend(acked.map(Frame::Ack));
     }
 }
 
@@ -305,6 +281,20 @@ mod tests {
             frames(&[(6, Ack), (1, Ack), (2, Ack), (3, Reject), (4, Ack)]),
             [Frame::Reject(3), Frame::AckUpTo(4), Frame::Ack(6)],
         );
+    }
+
+    #[test]
+    fn what_was_settled_takes_no_room_behind_one_that_is_open() {
+        let (mut window, mut out) = (AckWindow::default(), Vec::new());
+        for tag in 2..10_000 {
+            window.settle(tag, Verdict::Ack);
+            window.flush(&mut out);
+        }
+        assert_eq!((window.open.len(), window.base(), out.len()), (1, 1, 9_998));
+        out.clear();
+        window.settle(1, Verdict::Ack);
+        window.flush(&mut out);
+        assert_eq!((out, window.base()), (vec![Frame::Ack(1)], 10_000));
     }
 
     #[test]
