@@ -37,11 +37,14 @@ impl Consuming {
     pub(super) async fn run(self) -> Result<Stopped, Error> {
         let Self { connection, mut deliveries, handle, mut joining, reaper, control, crew } = self;
         let cold = crew.stop.cold.clone();
+        // Jobs wait for it, however this ends.
+        let _away = crew.stop.away.clone().drop_guard();
         let (finished, settling) = mpsc::channel(FINISHED_MAX);
         let mut settling = tokio::spawn(settle::run(settling, Arc::clone(&crew)));
         let executor = Executor::new(Arc::clone(&crew), finished);
         let working = async {
             take_in(&mut deliveries, &handle, &executor, &crew).await;
+            crew.stop.away.cancel();
             // The last sender goes with the last job, and ends the settling.
             drop(executor);
             let settled = (&mut settling).await;
@@ -158,6 +161,7 @@ async fn take_in(
                 cancelled = true;
                 info!("consuming stopped, prefetched messages go back to the broker");
                 handle.cancel().await;
+                crew.stop.away.cancel();
             }
             more = deliveries.next_burst(&mut burst) => {
                 if !more {

@@ -192,7 +192,7 @@ impl Lanes {
             },
         };
         let Some(slot) = slot.filter(|_| is_live(&job)) else {
-            return goes_back(job.unsettled, "it was not started");
+            return self.not_started(job.unsettled).await;
         };
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
@@ -219,6 +219,15 @@ impl Lanes {
         let ended = self.execute(job, &mut terms).await;
         self.crew.recycling.task_ended(&self.crew.stop);
         ended
+    }
+
+    /// Gives back a job that was not started. A worker that stops does so when it consumes nothing
+    /// any more: before, the broker would deliver it here again, and count that.
+    async fn not_started(&self, unsettled: Box<Unsettled>) -> Option<Finished> {
+        if self.crew.stop.is_asked() {
+            self.crew.stop.away.cancelled().await;
+        }
+        goes_back(unsettled, "it was not started")
     }
 
     /// Waits a moment for the permit of a job that needs one; gives the date of another try if

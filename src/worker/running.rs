@@ -93,6 +93,8 @@ pub(super) struct Stop {
     pub(super) warm: CancellationToken,
     /// Leave at once. Every task's context sees it.
     pub(super) cold: Arc<CancellationToken>,
+    /// Nothing is consumed any more: what goes back to its queue does not come here again.
+    pub(super) away: CancellationToken,
     /// Whether either was asked for; to ask a token takes a lock, and every job asks.
     asked: Arc<AtomicBool>,
     /// Whether it stops because it has done enough.

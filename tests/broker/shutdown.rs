@@ -14,6 +14,11 @@ async fn busy(bundle: &Bundle) -> Vec<celeriac::AsyncResult<String>> {
     sent.into_iter().map(Result::unwrap).collect()
 }
 
+/// How often a message came back.
+fn deliveries(message: &FetchedMessage) -> u64 {
+    message.header("x-delivery-count").and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warm_shutdown_gives_back_what_waits_and_finishes_what_runs() {
     let bundle = Bundle::new("warm").await;
@@ -42,6 +47,27 @@ async fn a_warm_shutdown_gives_back_what_waits_and_finishes_what_runs() {
     }
     assert_eq!(bundle.probe.counts(), (50, 0));
     stop(next).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_warm_shutdown_gives_back_was_delivered_once() {
+    const WAITING: usize = 200;
+    let bundle = Bundle::new("warm-once").await;
+    let worker = bundle
+        .worker_with(|worker| worker.concurrency(1).blocking_slots(1).prefetch_multiplier(200))
+        .await;
+    let sent = bundle.client.send_all((0..=WAITING).map(|n| hold::s(n.to_string()))).await;
+    assert!(sent.iter().all(Result::is_ok));
+    bundle.probe.seen(1).await;
+    bundle.wait_for_depth(0, WAITING as u64 + 1);
+    worker.handle().shutdown();
+    bundle.wait_for_depth(WAITING as u64, 1);
+    let messages = bundle.vhost.messages("celeriac").unwrap();
+    assert_eq!(messages.len(), WAITING);
+    let again = messages.iter().filter(|message| deliveries(message) > 1).count();
+    assert_eq!(again, 0, "it was a consumer still");
+    bundle.probe.open(1);
+    assert_eq!(within(worker.wait()).await.unwrap(), Stopped::Warm);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,9 +125,6 @@ async fn a_worker_that_stops_takes_nothing_new_although_its_connection_is_cut() 
     let second = Duration::from_secs(1);
     assert!(xtask::wait_until("messages are dead", second, dead).is_err());
     let messages = bundle.vhost.messages("celeriac").unwrap();
-    let deliveries = |message: &FetchedMessage| {
-        message.header("x-delivery-count").and_then(serde_json::Value::as_u64).unwrap_or(0)
-    };
     assert_eq!(messages.len(), 3);
     assert!(messages.iter().all(|message| deliveries(message) <= 1), "{messages:?}");
     bundle.probe.open(1);
