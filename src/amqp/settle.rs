@@ -189,6 +189,13 @@ impl Settlements {
     }
 }
 
+impl Drop for Settlements {
+    fn drop(&mut self) {
+        // A channel that could not be made use of was never closed.
+        self.channels.closed(self.channel);
+    }
+}
+
 /// What is known of each delivery of a channel. Holds those that are open, of which there are as
 /// many as the prefetch allows, and nothing of those that were settled, however old the oldest is.
 ///
@@ -315,6 +322,15 @@ mod tests {
         assert_eq!(channels.stale_total(), 1);
     }
 
+    #[test]
+    fn a_channel_that_was_never_made_use_of_is_not_among_the_open_ones() {
+        let channels = Arc::new(Channels::default());
+        let (used, unused) = (Settlements::new(channels.clone(), 1), channels.clone());
+        let gone = Settlements::new(unused, 1).channel;
+        assert!(channels.is_gone(gone, used.channel));
+        assert!(!channels.is_gone(used.channel, used.channel));
+    }
+
     fn verdict() -> impl Strategy<Value = Verdict> {
         use Verdict::{Ack, Reject, Requeue};
         prop_oneof![4 => Just(Ack), 1 => Just(Requeue), 1 => Just(Reject)]
@@ -333,7 +349,7 @@ mod tests {
                 order.iter().copied().zip(verdicts).take(settled).collect();
             let mut open: BTreeMap<u64, ()> = (1..=60).map(|tag| (tag, ())).collect();
             let mut window = AckWindow::default();
-            let mut told = std::collections::BTreeSet::new();
+            let mut told = BTreeSet::new();
             let mut sizes = bursts.iter().cycle();
             let mut rest = &order[..settled];
             while !rest.is_empty() {

@@ -222,8 +222,8 @@ impl Machine {
             return Vec::new();
         }
         let until = match how {
-            Stop::Warm => self.rules.cold_after.map(|limit| now + limit),
-            Stop::Cold => Some(now + self.rules.kill_after),
+            Stop::Warm => self.rules.cold_after.and_then(|limit| now.checked_add(limit)),
+            Stop::Cold => now.checked_add(self.rules.kill_after),
             Stop::Kill => None,
         };
         self.stopping = Some(Stopping { how, until });

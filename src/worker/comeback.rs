@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** between two starts of a task of a classic queue its count has grown and was
 //! confirmed, so that a message which kills its workers is given up after a known number of them.
+//! Where the delay queues do not serve the queue there is no second in between: then both messages
+//! can come back if their worker dies at once, and each is counted for itself.
 
 use super::dead_letter::Reason;
 use super::unsettled::Ending;

@@ -322,6 +322,25 @@ async fn garbage_and_floods_harm_neither_the_tasks_nor_the_next_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_replies_that_is_given_up_leaves_no_queue_behind() {
+    let bundle = Bundle::new("ask-dropped").await;
+    let control = bundle.client.control().timeout(Duration::MAX);
+    let asking = tokio::spawn(async move { control.ping().await });
+    let is_there = || {
+        let queues = bundle.vhost.queues().ok()?;
+        Some(queues.iter().any(|queue| queue.contains("reply.celery.pidbox")))
+    };
+    bundle.vhost.wait_until("it waits", || is_there()?.then_some(())).unwrap();
+    asking.abort();
+    assert!(within(asking).await.unwrap_err().is_cancelled());
+    bundle.vhost.wait_until("the queue is gone", || (!is_there()?).then_some(())).unwrap();
+    bundle.cut_and_wait("publish");
+    // By then all that is remembered was declared again.
+    bundle.client.send(add::s(1, 1)).await.unwrap();
+    assert_eq!(is_there(), Some(false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_of_one_name_works_without_a_mailbox_until_the_first_is_gone() {
     let bundle = Bundle::new("namesakes").await;
     let first = bundle.worker().await;

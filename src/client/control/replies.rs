@@ -7,7 +7,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{Control, ControlError};
-use crate::amqp::{Consumer, ConsumerOptions, Deliveries, layout, topology};
+use crate::amqp::{Connection, Consumer, ConsumerOptions, Deliveries, layout, topology};
 use crate::protocol::Value;
 use crate::protocol::control::{Reply, Request};
 
@@ -60,6 +60,7 @@ pub(super) async fn ask(
     let connection = control.client.connection();
     let replies = layout::control_replies(name, &id);
     let ticket = Uuid::new_v4().to_string();
+    let _forgotten = Forgotten { connection, queue: &queue };
     request.reply_to = Some(control.reply_to(&id));
     request.ticket = Some(ticket.clone());
     let asking = async {
@@ -91,6 +92,18 @@ pub(super) async fn ask(
     collected
 }
 
+/// A queue that is not declared again after a reconnect, even if nobody waits for its end.
+struct Forgotten<'a> {
+    connection: &'a Connection,
+    queue: &'a str,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.connection.forget_queue(self.queue);
+    }
+}
+
 async fn collect(
     control: &Control,
     ticket: &str,
@@ -102,7 +115,7 @@ async fn collect(
     let end = Instant::now() + control.timeout.saturating_mul(TIMEOUTS_MAX).min(SENDING_MAX * 10);
     let mut burst = Vec::new();
     while found.len() < limit {
-        let until = end.min(Instant::now() + control.timeout);
+        let until = Instant::now().checked_add(control.timeout).map_or(end, |at| at.min(end));
         match tokio::time::timeout_at(until, deliveries.next_burst(&mut burst)).await {
             Ok(true) => {}
             Ok(false) | Err(_) => return,

@@ -98,6 +98,19 @@ fn a_stop_becomes_harder_with_time_and_reaches_children_that_are_just_starting()
 }
 
 #[test]
+fn a_limit_beyond_all_time_is_none() {
+    let now = Instant::now();
+    let (cold_after, kill_after) = (Some(Duration::MAX), Duration::MAX);
+    let mut machine = Machine::new(1, Rules { cold_after, kill_after, ..Rules::default() }, now);
+    machine.handle(Event::Tick, now);
+    machine.handle(Event::Started(0), now);
+    for how in [Stop::Warm, Stop::Cold] {
+        assert_eq!(machine.handle(Event::Stop(how), now), [Action::Tell(0, how)]);
+        assert_eq!(machine.next_tick(), None);
+    }
+}
+
+#[test]
 fn children_that_never_get_anywhere_are_given_up_and_no_others() {
     let rules = Rules { give_up_after: Some(2), ..Rules::default() };
     let hopeless = |first_lives: Duration| {
