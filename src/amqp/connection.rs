@@ -254,20 +254,43 @@ impl Connection {
         self.declare_once(topology).await.map(|_| ())
     }
 
-    /// Declares a queue that is not remembered, and is refused if it exists with other arguments.
-    /// Waits while the connection is lost.
+    /// Declares a queue that is not remembered, and is refused if it exists with other arguments;
+    /// tells in which epoch. Waits while the connection is lost.
     ///
     /// # Errors
     /// [`Error::Refused`] with the broker's words, or the connection has ended.
-    pub(crate) async fn declare_exactly(&self, spec: &QueueSpec) -> Result<(), Error> {
+    pub(crate) async fn declare_exactly(&self, spec: &QueueSpec) -> Result<u64, Error> {
         let mut epoch = 0;
         loop {
             let live = self.live(epoch).await?;
             match declare::declare_exactly(&live, spec).await {
                 Err(error) if error.is_connection() => epoch = live.epoch,
-                declared => return declared,
+                declared => return declared.map(|()| live.epoch),
             }
         }
+    }
+
+    /// Whether the connection of `epoch` is there, as far as can be seen: it may be lost.
+    pub(crate) fn is_in(&self, epoch: u64) -> bool {
+        self.live_in(epoch).is_some()
+    }
+
+    fn live_in(&self, epoch: u64) -> Option<Live> {
+        match &*self.handle.shared.link.borrow() {
+            Link::Up(live) if live.epoch == epoch && live.is_up() => Some(live.clone()),
+            Link::Up(_) | Link::Down | Link::Ended(_) => None,
+        }
+    }
+
+    /// Deletes the queue `name`, which is not remembered, over the connection of `epoch` and no
+    /// other one.
+    ///
+    /// # Errors
+    /// As [`delete_queue`](Self::delete_queue).
+    pub(crate) async fn delete_queue_in(&self, epoch: u64, name: &str) -> Result<(), Error> {
+        let live = self.live_in(epoch).ok_or_else(Error::lost)?;
+        let deleting = declare::delete_queue(&live, name);
+        tokio::time::timeout(CLOSE_TIMEOUT, deleting).await.unwrap_or_else(|_| Err(Error::lost()))
     }
 
     /// How many consumers the queue `name` has, those included that wait for their turn. Waits

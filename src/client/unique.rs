@@ -103,7 +103,7 @@ pub(super) async fn claim(
     let window = *window;
     for _ in 0..TRIES_MAX {
         let refusal = match connection.declare_exactly(&spec(lock, window, &holder(id))).await {
-            Ok(()) => return Ok(Claim::First),
+            Ok(_) => return Ok(Claim::First),
             Err(amqp::Error::Refused { code: 406, text }) => text,
             Err(error) => return Err(error),
         };
@@ -120,7 +120,7 @@ pub(super) async fn claim(
             }
             Err(error) => return Err(error),
             // Its time was over just now: what was made is nobody's.
-            Ok(()) => connection.delete_queue(lock).await?,
+            Ok(_) => connection.delete_queue(lock).await?,
         }
     }
     Ok(Claim::Taken(None))

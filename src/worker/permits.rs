@@ -10,7 +10,7 @@
 //!
 //! **Invariant:** as long as connections last, no more permits of a task are out than its limit.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,8 +48,9 @@ struct Kind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Numbers of the permits that this worker has, or is giving back.
-    held: HashSet<u32>,
+    /// Numbers of the permits that this worker has, or is giving back, and in which epoch of the
+    /// connection it got them.
+    held: HashMap<u32, u64>,
     waiters: VecDeque<oneshot::Sender<Permit>>,
     /// Whether somebody asks for them.
     is_asking: bool,
@@ -60,6 +61,8 @@ struct State {
 pub(super) struct Permit {
     kind: Arc<Kind>,
     number: u32,
+    /// The epoch of the connection that it is bound to.
+    epoch: u64,
     turns: u32,
 }
 
@@ -106,7 +109,7 @@ async fn ask_for_waiters(kind: Arc<Kind>, limit: u32) {
             }
         }
         match kind.ask(limit).await {
-            Ok(Some(number)) => give(&kind, number, 0),
+            Ok(Some((number, epoch))) => give(&kind, number, epoch, 0),
             Ok(None) => tokio::time::sleep(PAUSE).await,
             Err(error) => {
                 debug!(task_name = kind.task, %error, "permits cannot be asked for");
@@ -121,11 +124,13 @@ impl Kind {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit that is free.
-    async fn ask(&self, limit: u32) -> Result<Option<u32>, amqp::Error> {
+    /// Takes a permit that is free; gives its number and epoch.
+    async fn ask(&self, limit: u32) -> Result<Option<(u32, u64)>, amqp::Error> {
         let mut numbers: Vec<u32> = {
-            let state = self.lock();
-            (0..limit).filter(|number| !state.held.contains(number)).collect()
+            let mut state = self.lock();
+            // The others came back by themselves, and may be anybody's.
+            state.held.retain(|_, epoch| self.connection.is_in(*epoch));
+            (0..limit).filter(|number| !state.held.contains_key(number)).collect()
         };
         if numbers.is_empty() {
             return Ok(None);
@@ -145,9 +150,9 @@ impl Kind {
                 continue;
             }
             match self.connection.declare_exactly(&layout::permit(&self.queue(number))).await {
-                Ok(()) => {
-                    self.lock().held.insert(number);
-                    return Ok(Some(number));
+                Ok(epoch) => {
+                    self.lock().held.insert(number, epoch);
+                    return Ok(Some((number, epoch)));
                 }
                 // Another worker was faster.
                 Err(amqp::Error::Refused { code: 405, .. }) => {}
@@ -157,14 +162,33 @@ impl Kind {
         Ok(None)
     }
 
+    /// Deletes the queue of a permit, or sees its connection go: as long as the queue is there,
+    /// nobody else has the permit.
+    async fn give_back(&self, number: u32, epoch: u64) {
+        let (queue, task_name) = (self.queue(number), self.task);
+        while self.connection.is_in(epoch) {
+            match self.connection.delete_queue_in(epoch, &queue).await {
+                Ok(()) => return,
+                // It is somebody else's.
+                Err(error) if error.is_refused() => {
+                    debug!(task_name, number, %error, "a permit was not given back");
+                    return;
+                }
+                Err(error) => debug!(task_name, number, %error, "a permit is still to be deleted"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     fn queue(&self, number: u32) -> String {
         topology::permit_queue(self.task, number)
     }
 }
 
-/// Gives a permit to who waits for it in this worker, or else back to the broker.
-fn give(kind: &Arc<Kind>, number: u32, turns: u32) {
-    if turns < TURNS_MAX {
+/// Gives a permit to who waits for it in this worker, or else back to the broker. One whose
+/// connection was lost is anybody's already.
+fn give(kind: &Arc<Kind>, number: u32, epoch: u64, turns: u32) {
+    if turns < TURNS_MAX && kind.connection.is_in(epoch) {
         let mut state = kind.lock();
         while let Some(waiter) = state.waiters.pop_front() {
             if waiter.is_closed() {
@@ -172,22 +196,23 @@ fn give(kind: &Arc<Kind>, number: u32, turns: u32) {
             }
             drop(state);
             // If nobody takes it after all, it drops, and comes here once more.
-            let _ = waiter.send(Permit { kind: Arc::clone(kind), number, turns: turns + 1 });
+            let _ = waiter.send(Permit { kind: Arc::clone(kind), number, epoch, turns: turns + 1 });
             return;
         }
     }
     let kind = Arc::clone(kind);
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        if let Err(error) = kind.connection.delete_queue(&kind.queue(number)).await {
-            debug!(task_name = kind.task, number, %error, "permit came back by itself");
+        kind.give_back(number, epoch).await;
+        let mut state = kind.lock();
+        if state.held.get(&number) == Some(&epoch) {
+            state.held.remove(&number);
         }
-        kind.lock().held.remove(&number);
     });
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        give(&self.kind, self.number, self.turns);
+        give(&self.kind, self.number, self.epoch, self.turns);
     }
 }

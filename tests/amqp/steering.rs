@@ -119,12 +119,12 @@ async fn what_a_prefetch_that_grows_needs_is_tried_again_until_the_queue_is_back
     let only_existing = ConsumerOptions::new([QueueSpec::existing("q")]).prefetch(10);
     let consuming = connect(setup.vhost.url()).await;
     let (_deliveries, handle) = within(Consumer::start(&consuming, only_existing)).await.unwrap();
-    assert!(handle.is_registered());
+    let registered = || handle.is_registered().then_some(());
+    setup.vhost.wait_until("it consumes", registered).unwrap();
     setup.vhost.delete_queue("q").unwrap();
     // Which takes more lanes than there are, and none of them can open.
     within(handle.set_prefetch(1000, 0)).await;
     setup.declare([queue]).await;
-    let registered = || handle.is_registered().then_some(());
     setup.vhost.wait_until("all lanes consume", registered).unwrap();
     let four = || (setup.vhost.consumers("q").ok()? == 4).then_some(());
     setup.vhost.wait_until("the broker knows them all", four).unwrap();

@@ -53,6 +53,39 @@ async fn no_more_calls_run_in_all_workers_together_than_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn permits_of_a_lost_connection_are_not_handed_on() {
+    let bundle = Bundle::new("permits-cut").await;
+    let first = bundle.worker().await;
+    let results = bundle.client.send_all((0..30).map(scarce::s)).await;
+    bundle.probe.seen(2).await;
+    bundle.cut_and_wait("consume");
+    let second = bundle.worker_with(|worker| worker.hostname("other@host")).await;
+    // What ran goes on, and its permits are free: two more begin.
+    bundle.probe.seen(4).await;
+    // Those that have waited for longest.
+    bundle.probe.open(2);
+    bundle.probe.seen(6).await;
+    let echo = crate::tasks::add::delay(&bundle.client, 1, 1).await.unwrap();
+    assert_eq!(within(echo.get(PATIENCE)).await.unwrap(), 2);
+    bundle.probe.open(28);
+    for result in results {
+        within(result.unwrap().get(PATIENCE)).await.unwrap();
+    }
+    let runs = bundle.probe.runs();
+    let over = runs.iter().enumerate().filter(|(_, run)| run.starts_with("ends")).nth(1);
+    let (mut running, mut most) = (0, 0);
+    for (at, run) in runs.iter().enumerate() {
+        running += if run.starts_with("begins") { 1 } else { -1 };
+        if at >= over.unwrap().0 {
+            most = most.max(running);
+        }
+    }
+    assert_eq!(most, 2, "once those have ended that ran when it was lost: {runs:?}");
+    stop(first).await;
+    stop(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_permits_of_a_worker_that_is_gone_come_back() {
     let bundle = Bundle::new("permits-back").await;
     let doomed = bundle.worker().await;
