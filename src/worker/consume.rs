@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::control::Control;
@@ -100,11 +101,7 @@ impl Consuming {
                 drop(reaper);
                 Stopped::Cold
             }
-            // A dead letter takes as long as its errbacks and its confirms do.
-            Stopped::Warm => match cold.run_until_cancelled(reaper.stop()).await {
-                Some(()) => Stopped::Warm,
-                None => Stopped::Cold,
-            },
+            Stopped::Warm => finish_reaping(reaper, &cold).await,
         };
         // Last, so that a worker which finishes what runs can still be asked and told.
         control.stop(stopped).await;
@@ -116,6 +113,15 @@ impl Consuming {
         }
         crew.client.close().await;
         Ok(stopped)
+    }
+}
+
+/// Stops warmly, unless it is to be cold after all: a dead letter takes as long as its errbacks and
+/// its confirms do.
+async fn finish_reaping(reaper: Reaper, cold: &CancellationToken) -> Stopped {
+    match cold.run_until_cancelled(reaper.stop()).await {
+        Some(()) => Stopped::Warm,
+        None => Stopped::Cold,
     }
 }
 
