@@ -3,6 +3,7 @@
 //! Async tasks run on the runtime, as many at once as there are slots; blocking tasks run on a
 //! bounded pool of threads (see `attempt`). Settles nothing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,11 @@ use crate::task::{
     TaskResult, retry,
 };
 
-/// How long a job waits here for its permit.
+/// How long a job waits here for its permit, and with it for a slot.
 const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it waits for its permit when it has a slot.
+const PERMIT_WITH_SLOT: Duration = Duration::from_millis(500);
 
 /// How long it then waits in the broker.
 const PERMIT_RETRY: Backoff =
@@ -64,6 +68,13 @@ enum Begin {
     WhenDue,
     /// A start that the rate limit allows, and then a slot.
     Paced(Pace),
+}
+
+/// Why a job does not start now.
+enum NoPlace {
+    Cancelled(Cancel),
+    /// It is to come back then.
+    Until(Timestamp),
 }
 
 impl Executor {
@@ -175,20 +186,13 @@ impl Lanes {
                 None
             }
         };
-        let permit = match turn {
-            Some(_) => Ok(None),
-            None => Box::pin(self.permit(&job)).await,
-        };
-        let _permit = match permit {
-            Ok(permit) => permit,
-            Err(until) => return delayed(job, until),
-        };
-        let slot = match turn {
+        let (slot, _permit) = match turn {
             // The usual way, which asks nobody and waits for nothing.
-            Some(Turn::Come(slot)) => Some(slot).filter(|_| !self.crew.stop.is_asked()),
-            turn => match Box::pin(self.take_slot(&job, turn)).await {
-                Ok(slot) => slot,
-                Err(why) => return stopped(job.unsettled, &why),
+            Some(Turn::Come(slot)) => (Some(slot).filter(|_| !self.crew.stop.is_asked()), None),
+            turn => match Box::pin(self.take_both(&job, turn)).await {
+                Ok(both) => both,
+                Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
+                Err(NoPlace::Until(until)) => return delayed(job, until),
             },
         };
         let Some(slot) = slot.filter(|_| is_live(&job)) else {
@@ -228,6 +232,41 @@ impl Lanes {
             self.crew.stop.away.cancelled().await;
         }
         goes_back(unsettled, "it was not started")
+    }
+
+    /// Waits for a slot, and before that for a permit if the job needs one. Who waits for the one
+    /// keeps the other from others for a moment only; then, with a slot, it asks once more.
+    async fn take_both(
+        &self,
+        job: &Job,
+        mut turn: Option<Turn>,
+    ) -> Result<(Option<Slot>, Option<Permit>), NoPlace> {
+        loop {
+            let mut permit = match turn {
+                Some(_) => None,
+                None => self.permit(job).await.map_err(NoPlace::Until)?,
+            };
+            let mut waiting = pin!(self.take_slot(job, turn.take()));
+            let slot = tokio::select! {
+                biased;
+                slot = &mut waiting => slot,
+                () = tokio::time::sleep(PERMIT_PATIENCE), if permit.is_some() => {
+                    if let Some(permit) = permit.take() {
+                        permit.give_back();
+                    }
+                    waiting.await
+                }
+            };
+            let slot = slot.map_err(NoPlace::Cancelled)?;
+            let Some(limit) = job.task.options.global_concurrency else { return Ok((slot, None)) };
+            if slot.is_none() || permit.is_some() || !is_live(job) {
+                return Ok((slot, permit));
+            }
+            let acquire = self.crew.permits.acquire(job.task.name, limit.get());
+            if let Ok(Some(permit)) = tokio::time::timeout(PERMIT_WITH_SLOT, acquire).await {
+                return Ok((slot, Some(permit)));
+            }
+        }
     }
 
     /// Waits a moment for the permit of a job that needs one; gives the date of another try if

@@ -211,6 +211,13 @@ fn give(kind: &Arc<Kind>, number: u32, epoch: u64, turns: u32) {
     });
 }
 
+impl Permit {
+    /// Gives it back to the broker, so that another worker may have it.
+    pub(super) fn give_back(mut self) {
+        self.turns = TURNS_MAX;
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         give(&self.kind, self.number, self.epoch, self.turns);

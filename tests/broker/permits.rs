@@ -4,6 +4,7 @@ use celeriac::{Signature, State, task};
 
 use crate::bundle::{Bundle, PATIENCE, config, stop, within};
 use crate::probe::Probe;
+use crate::tasks::hold;
 
 #[task(name = "tests.scarce", global_concurrency = 2)]
 pub(crate) async fn scarce(label: i64, probe: State<Probe>) -> i64 {
@@ -83,6 +84,35 @@ async fn permits_of_a_lost_connection_are_not_handed_on() {
     assert_eq!(most, 2, "once those have ended that ran when it was lost: {runs:?}");
     stop(first).await;
     stop(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_for_a_slot_do_not_keep_permits_from_other_workers() {
+    let bundle = Bundle::new("permits-slots").await;
+    let of = |name: &'static str| {
+        bundle.worker_with(move |it| it.queues([name]).hostname(name).concurrency(1))
+    };
+    let (busy, idle) = (of("busy").await, of("idle").await);
+    let held = bundle.client.send(hold::s("held".to_owned()).queue("busy")).await.unwrap();
+    bundle.probe.seen(1).await;
+    let waiting = bundle.client.send_all((0..2).map(|n| scarce::s(n).queue("busy"))).await;
+    let taken = || {
+        let queues = bundle.vhost.queues().ok()?;
+        let permits = queues.iter().filter(|queue| queue.starts_with("celeriac.permits."));
+        (permits.count() == 2).then_some(())
+    };
+    bundle.vhost.wait_until("they have all permits", taken).unwrap();
+    let other = bundle.client.send(scarce::s(2).queue("idle")).await.unwrap();
+    bundle.probe.seen(2).await;
+    assert_eq!(bundle.probe.runs()[1], "begins 2");
+    bundle.probe.open(10);
+    within(held.get(PATIENCE)).await.unwrap();
+    within(other.get(PATIENCE)).await.unwrap();
+    for result in waiting {
+        within(result.unwrap().get(PATIENCE)).await.unwrap();
+    }
+    stop(busy).await;
+    stop(idle).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
