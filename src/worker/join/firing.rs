@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -35,6 +35,9 @@ const EXCHANGES_MAX: usize = 1024;
 /// Before a step goes again to a queue that did not take it: a full one has room some day, and to
 /// end the session over it would only publish other outcomes twice.
 const NACK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the confirms of an outcome usually take, and much longer.
+const USUAL: Duration = Duration::from_secs(1);
 
 /// One message of an outcome.
 #[derive(Debug)]
@@ -90,8 +93,9 @@ pub(super) enum Progress {
 }
 
 /// An outcome under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Firing {
+    since: Instant,
     /// Steps without a confirm.
     under_way: usize,
     /// What is published once those are confirmed.
@@ -119,6 +123,11 @@ impl<'a> Firings<'a> {
         self.firings.is_empty()
     }
 
+    /// Whether a queue takes its time with something.
+    pub(super) fn are_stuck(&self) -> bool {
+        self.firings.values().any(|firing| firing.since.elapsed() > USUAL)
+    }
+
     /// Begins an outcome: the steps to publish, or `None` if nothing follows from it.
     pub(super) fn fire(&mut self, chord: &Arc<str>, outcome: &Outcome) -> Option<Vec<Step>> {
         let scribe = Scribe::of(&self.shard.crew);
@@ -131,7 +140,8 @@ impl<'a> Firings<'a> {
         if now.is_empty() {
             return None;
         }
-        self.firings.insert(Arc::clone(chord), Firing { under_way: now.len(), later });
+        let firing = Firing { since: Instant::now(), under_way: now.len(), later };
+        self.firings.insert(Arc::clone(chord), firing);
         Some(now.into_iter().map(|effect| Step::new(chord, effect)).collect())
     }
 

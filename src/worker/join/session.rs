@@ -88,6 +88,7 @@ pub(super) async fn join(
         unreadable: HashMap::new(),
         first: None,
         stopping: None,
+        must_go: false,
     };
     let end = joined.run().await.unwrap_or_else(|end| end);
     under_way.extend(joined.awaited.values().filter_map(|awaited| match awaited {
@@ -141,6 +142,14 @@ struct Joined<'a> {
     first: Option<Instant>,
     /// When it gives up finishing.
     stopping: Option<Instant>,
+    /// Whether the whole worker stops.
+    must_go: bool,
+}
+
+/// Whether a session that is to end may: its successor publishes once more what of an outcome is
+/// not over. So only the end of the worker does not wait for that.
+fn may_end(is_late: bool, must_go: bool, is_settled: bool, is_fired: bool) -> bool {
+    if is_fired { is_settled || is_late } else { is_late && must_go }
 }
 
 impl Joined<'_> {
@@ -155,10 +164,13 @@ impl Joined<'_> {
             let wake = self.wake_at(report_at);
             tokio::select! {
                 biased;
-                () = self.shard.stop.cancelled(), if self.stopping.is_none() => {
+                () = self.shard.stop.cancelled(), if !self.must_go => {
+                    self.must_go = true;
                     self.stopping = Some(Instant::now() + FINISH_WITHIN);
                 }
-                () = self.shard.seat.asked(), if self.stopping.is_none() => {
+                () = self.shard.seat.asked(),
+                    if self.stopping.is_none() && !self.firings.are_stuck() =>
+                {
                     self.stopping = Some(Instant::now() + FINISH_WITHIN);
                 }
                 Some((step, result)) = self.firings.mended(), if self.firings.are_mending() => {
@@ -186,14 +198,17 @@ impl Joined<'_> {
 
     fn is_finished(&self) -> bool {
         let Some(until) = self.stopping else { return false };
-        Instant::now() >= until || (self.joiner.is_settled() && self.firings.is_empty())
+        let is_late = Instant::now() >= until;
+        may_end(is_late, self.must_go, self.joiner.is_settled(), self.firings.is_empty())
     }
 
     fn wake_at(&self, report_at: Instant) -> Instant {
         let due = self.joiner.next_deadline().map(|due_ms| self.clock.instant(due_ms));
         let wake = due.map_or(report_at, |due| due.min(report_at));
         let wake = self.refused.next_due().map_or(wake, |due| due.min(wake));
-        self.stopping.map_or(wake, |until| wake.min(until))
+        // What it waits for after that comes by itself.
+        let until = self.stopping.filter(|until| Instant::now() < *until);
+        until.map_or(wake, |until| wake.min(until))
     }
 
     /// Turns what the channel says into events of the joiner.
@@ -417,5 +432,20 @@ impl Clock {
         // One more, because the clock rounds down.
         let wait = Duration::from_millis(at_ms.saturating_sub(self.began_ms).saturating_add(1));
         self.began.checked_add(wait).unwrap_or_else(|| Instant::now() + FAR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_not_given_away_while_an_outcome_is_half_published() {
+        assert!(may_end(false, false, true, true), "nothing is under way");
+        assert!(!may_end(false, false, false, true), "a record may be confirmed soon");
+        assert!(may_end(true, false, false, true), "its successor does without");
+        assert!(!may_end(true, false, true, false), "its successor would publish it again");
+        assert!(may_end(true, true, true, false), "but a worker does not wait for ever");
+        assert!(!may_end(false, true, true, false));
     }
 }
