@@ -324,6 +324,7 @@ async fn garbage_and_floods_harm_neither_the_tasks_nor_the_next_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_replies_that_is_given_up_leaves_no_queue_behind() {
     let bundle = Bundle::new("ask-dropped").await;
+    let worker = bundle.worker().await;
     let control = bundle.client.control().timeout(Duration::MAX);
     let asking = tokio::spawn(async move { control.ping().await });
     let is_there = || {
@@ -338,6 +339,7 @@ async fn a_wait_for_replies_that_is_given_up_leaves_no_queue_behind() {
     // By then all that is remembered was declared again.
     bundle.client.send(add::s(1, 1)).await.unwrap();
     assert_eq!(is_there(), Some(false));
+    stop(worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
