@@ -283,7 +283,8 @@ impl ConsumerHandle {
         self.0.inbox.stop();
     }
 
-    /// Stops deliveries and gives back all that were not handed out yet.
+    /// Stops deliveries and gives back all that were not handed out yet, within a fraction of a
+    /// second.
     ///
     /// Tokens that are out can still be settled until [`close`](Self::close).
     pub async fn cancel(&self) {

@@ -14,12 +14,13 @@ use std::time::Duration;
 use futures::future::{FutureExt, join_all};
 use futures::stream::{Stream, StreamExt};
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::ahead::Ahead;
 use super::channels::Channels;
 use super::connection::{Connection, lock};
 use super::consumer::{ConsumerOptions, Delivery, Inbox};
@@ -40,6 +41,10 @@ const RETRY: Backoff =
 
 /// How long one try to get a lost queue back may take.
 const RECONSUME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long verdicts are collected once the consumers are cancelled: many of them then travel in
+/// few frames. Nobody waits for that: a lane that is closed sends them at once.
+const COLLECT: Duration = Duration::from_millis(200);
 
 /// What a lane is asked to do; it answers when it is done.
 #[derive(Debug)]
@@ -209,6 +214,9 @@ struct Open {
     changed: u64,
     /// The prefetch to change to.
     wanted: Option<u16>,
+    /// When the verdicts that are collected are sent.
+    collected: Option<Instant>,
+    ahead: Ahead,
 }
 
 impl Open {
@@ -237,6 +245,8 @@ impl Open {
             delivered: 0,
             changed: 0,
             wanted: None,
+            collected: None,
+            ahead: Ahead::default(),
         };
         for at in 0..this.slots.len() {
             let queue = this.queue(at);
@@ -370,7 +380,7 @@ impl Open {
         loop {
             let registered = self.slots.iter().filter(|slot| slot.consumer.is_some()).count();
             lane.registered.store(registered, Ordering::Relaxed);
-            let retry = self.retry;
+            let (retry, collected) = (self.retry, self.collected);
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -394,7 +404,7 @@ impl Open {
                         }
                     }
                 },
-                () = self.settlements.ready() => {
+                () = self.settlements.ready(), if !self.cancelled => {
                     if let Err(error) = self.flush().await {
                         return End::Lost(self.cause(error));
                     }
@@ -411,6 +421,15 @@ impl Open {
                         if let Some(end) = self.consumer_ended(at, error) {
                             return end;
                         }
+                    }
+                }
+                () = self.settlements.ready(), if self.cancelled && collected.is_none() => {
+                    self.collected = Some(Instant::now() + COLLECT);
+                }
+                () = until(collected), if collected.is_some() => {
+                    self.collected = None;
+                    if let Err(error) = self.flush().await {
+                        return End::Lost(error);
                     }
                 }
                 () = until(retry.map(|(at, _)| at)), if retry.is_some() => {
@@ -447,6 +466,7 @@ impl Open {
     async fn flush(&mut self) -> Result<(), Error> {
         self.settlements.take(&mut self.window);
         self.window.flush(&mut self.frames);
+        self.ahead.send(self.frames.len(), Instant::now());
         let channel = &self.channel;
         let mut sends: Vec<_> =
             self.frames.drain(..).map(|frame| Box::pin(send(channel, frame))).collect();
@@ -529,12 +549,15 @@ impl Open {
         Ok(())
     }
 
-    /// Ends the consumers and gives back what they had delivered and nobody has seen.
+    /// Ends the consumers and collects what they had delivered and nobody has seen.
     async fn cancel(&mut self) {
         if std::mem::replace(&mut self.cancelled, true) {
             return;
         }
         self.retry = None;
+        if let Err(error) = self.flush().await {
+            debug!(%error, "the channel was gone before all was settled");
+        }
         let mut consumers: Vec<_> =
             self.slots.iter_mut().filter_map(|slot| slot.consumer.take()).collect();
         let options = BasicCancelOptions::default();
@@ -542,12 +565,12 @@ impl Open {
             consumers.iter().map(|consumer| self.channel.basic_cancel(consumer.tag(), options));
         // A channel that is gone has no consumers either.
         let _ = self.live.answer(join_all(cancels).map(Ok)).await;
+        // A queue answers when it has taken in all that was sent before.
+        self.ahead.clear();
         for consumer in &mut consumers {
             self.give_back(consumer);
         }
-        if let Err(error) = self.flush().await {
-            debug!(%error, "the channel was gone before its deliveries were given back");
-        }
+        self.collected = Some(Instant::now() + COLLECT);
     }
 
     /// Gives back what a cancelled consumer had delivered and nobody has seen.
@@ -566,6 +589,7 @@ impl Open {
             self.cancel().await;
             self.flush().await?;
             self.settlements.close();
+            self.ahead.linger().await;
             // The answer comes after everything that was sent before has been processed.
             self.channel.close(200, "bye".into()).await?;
             Ok::<_, Error>(())
@@ -637,16 +661,13 @@ fn convert(
 }
 
 async fn send(channel: &lapin::Channel, frame: Frame) -> Result<(), lapin::Error> {
-    match frame {
-        Frame::Ack(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: false }).await,
-        Frame::AckUpTo(tag) => channel.basic_ack(tag, BasicAckOptions { multiple: true }).await,
-        Frame::Requeue(tag) => {
-            channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await
-        }
-        Frame::Reject(tag) => {
-            channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await
-        }
-    }
+    let Frame { verdict, tag, multiple } = frame;
+    let requeue = match verdict {
+        Verdict::Ack => return channel.basic_ack(tag, BasicAckOptions { multiple }).await,
+        Verdict::Requeue => true,
+        Verdict::Reject => false,
+    };
+    channel.basic_nack(tag, BasicNackOptions { multiple, requeue }).await
 }
 
 async fn until(at: Option<Instant>) {

@@ -7,6 +7,7 @@
 //! **Invariants:** a publish ends as confirmed only when the broker confirmed it; a delivery is
 //! acked only when its token was; what exists in the broker is never changed or deleted.
 
+mod ahead;
 mod channels;
 mod confirms;
 mod connection;

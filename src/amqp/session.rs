@@ -23,6 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::PublisherConfirm;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
 
+use super::ahead::Ahead;
 use super::confirms::{Confirms, Outcome};
 use super::connection::Connection;
 use super::convert::{arguments, from_properties, short};
@@ -102,6 +103,7 @@ pub struct Session {
     confirms: Confirms,
     window: AckWindow,
     frames: Vec<Frame>,
+    ahead: Ahead,
     /// Events that wait for the next call of `next`.
     events: Vec<SessionEvent>,
 }
@@ -147,6 +149,7 @@ impl Session {
             confirms: Confirms::default(),
             window: AckWindow::default(),
             frames: Vec::new(),
+            ahead: Ahead::default(),
             events: Vec::new(),
         })
     }
@@ -200,6 +203,7 @@ impl Session {
     pub async fn close(mut self) -> Result<(), Error> {
         let closing = async {
             poll_fn(|cx| self.poll_written(cx)).await?;
+            self.ahead.linger().await;
             self.link.channel.close(200, "bye".into()).await?;
             Ok(())
         };
@@ -288,13 +292,10 @@ impl Session {
             self.outbox.pop_front();
         }
         self.window.flush(&mut self.frames);
+        self.ahead.send(self.frames.len(), tokio::time::Instant::now());
         for frame in self.frames.drain(..) {
-            let (tag, multiple) = match frame {
-                Frame::Ack(tag) => (tag, false),
-                Frame::AckUpTo(tag) => (tag, true),
-                // Only acks were settled.
-                Frame::Requeue(_) | Frame::Reject(_) => continue,
-            };
+            // Only acks were settled.
+            let Frame { tag, multiple, .. } = frame;
             let channel = self.link.channel.clone();
             let ack = async move {
                 Written::Ack(channel.basic_ack(tag, BasicAckOptions { multiple }).await)

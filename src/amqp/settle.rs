@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! tags      1 2 3 4 5 6 7        A acked, R rejected, . open
-//! verdicts  A A R A . A .   ->   reject 3, ack up to 4 (multiple), ack 6
+//! verdicts  A A R A . A .   ->   ack up to 2 (multiple), reject 3, ack 4, ack 6
 //! ```
 
 use std::collections::BTreeSet;
@@ -29,13 +29,13 @@ pub(super) enum Verdict {
     Reject,
 }
 
-/// One frame to send. Rejections come before acks that could cover them.
+/// One frame to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
-    Ack(u64),
-    AckUpTo(u64),
-    Requeue(u64),
-    Reject(u64),
+pub(super) struct Frame {
+    pub(super) verdict: Verdict,
+    pub(super) tag: u64,
+    /// Whether it settles everything older that is unsettled as well.
+    pub(super) multiple: bool,
 }
 
 /// The right, and the duty, to settle one delivery. Settling never waits.
@@ -207,15 +207,13 @@ pub(super) struct AckWindow {
     open: BTreeSet<u64>,
     /// Everything below has been settled and sent.
     base: u64,
-    /// Tags acked and not sent yet.
-    acked: Vec<u64>,
-    frames: Vec<Frame>,
+    /// Settled, and not sent yet.
+    judged: Vec<(u64, Verdict)>,
 }
 
 impl Default for AckWindow {
     fn default() -> Self {
-        let (open, acked, frames) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Self { next: 1, open, base: 1, acked, frames }
+        Self { next: 1, open: BTreeSet::new(), base: 1, judged: Vec::new() }
     }
 }
 
@@ -228,11 +226,7 @@ impl AckWindow {
         } else if !self.open.remove(&tag) {
             return;
         }
-        match verdict {
-            Verdict::Ack => self.acked.push(tag),
-            Verdict::Requeue => self.frames.push(Frame::Requeue(tag)),
-            Verdict::Reject => self.frames.push(Frame::Reject(tag)),
-        }
+        self.judged.push((tag, verdict));
     }
 
     /// The lowest tag that is not settled, or not sent yet.
@@ -242,18 +236,19 @@ impl AckWindow {
 
     /// Adds the frames that must be sent, in this order, to `out`.
     pub(super) fn flush(&mut self, out: &mut Vec<Frame>) {
-        out.append(&mut self.frames);
         self.base = self.open.first().copied().unwrap_or(self.next);
         // The oldest first: the broker looks for each among all older ones.
-        self.acked.sort_unstable();
-        let covered = self.acked.partition_point(|tag| *tag < self.base);
-        let mut acked = self.acked.drain(..);
-        match acked.by_ref().take(covered).last() {
-            Some(last) if covered > 1 => out.push(Frame::AckUpTo(last)),
-            Some(last) => out.push(Frame::Ack(last)),
-            None => {}
+        self.judged.sort_unstable_by_key(|(tag, _)| *tag);
+        let mut run: Option<Frame> = None;
+        for (tag, verdict) in self.judged.drain(..) {
+            // One frame for each run of equal verdicts below the lowest tag that is open.
+            let multiple = tag < self.base && run.is_some_and(|run| run.verdict == verdict);
+            if !multiple {
+                out.extend(run);
+            }
+            run = Some(Frame { verdict, tag, multiple });
         }
-        out.extend(acked.map(Frame::Ack));
+        out.extend(run);
     }
 }
 
@@ -273,20 +268,31 @@ mod tests {
         out
     }
 
-    #[test]
-    fn contiguous_acks_become_one_frame() {
-        use Verdict::Ack;
-        assert_eq!(frames(&[(2, Ack), (1, Ack), (3, Ack)]), [Frame::AckUpTo(3)]);
-        assert_eq!(frames(&[(1, Ack)]), [Frame::Ack(1)]);
-        assert_eq!(frames(&[]), []);
+    fn one(verdict: Verdict, tag: u64) -> Frame {
+        Frame { verdict, tag, multiple: false }
+    }
+
+    fn up_to(verdict: Verdict, tag: u64) -> Frame {
+        Frame { verdict, tag, multiple: true }
     }
 
     #[test]
-    fn stragglers_are_acked_alone_and_rejections_are_sent_first() {
+    fn contiguous_verdicts_become_one_frame() {
+        use Verdict::{Ack, Requeue};
+        assert_eq!(frames(&[(2, Ack), (1, Ack), (3, Ack)]), [up_to(Ack, 3)]);
+        assert_eq!(frames(&[(1, Ack)]), [one(Ack, 1)]);
+        assert_eq!(frames(&[]), []);
+        let given_back = (51..=400).map(|tag| (tag, Requeue));
+        let all: Vec<_> = (1..=50).map(|tag| (tag, Ack)).chain(given_back).collect();
+        assert_eq!(frames(&all), [up_to(Ack, 50), up_to(Requeue, 400)]);
+    }
+
+    #[test]
+    fn stragglers_are_settled_alone() {
         use Verdict::{Ack, Reject};
         assert_eq!(
-            frames(&[(6, Ack), (1, Ack), (2, Ack), (3, Reject), (4, Ack)]),
-            [Frame::Reject(3), Frame::AckUpTo(4), Frame::Ack(6)],
+            frames(&[(6, Ack), (1, Ack), (2, Ack), (3, Reject), (4, Ack), (7, Reject)]),
+            [up_to(Ack, 2), one(Reject, 3), one(Ack, 4), one(Ack, 6), one(Reject, 7)],
         );
     }
 
@@ -301,7 +307,19 @@ mod tests {
         out.clear();
         window.settle(1, Verdict::Ack);
         window.flush(&mut out);
-        assert_eq!((out, window.base()), (vec![Frame::Ack(1)], 10_000));
+        assert_eq!((out, window.base()), (vec![one(Verdict::Ack, 1)], 10_000));
+    }
+
+    #[test]
+    fn what_was_sent_does_not_end_a_run() {
+        use Verdict::{Ack, Requeue};
+        let (mut window, mut out) = (AckWindow::default(), Vec::new());
+        window.settle(2, Requeue);
+        window.flush(&mut out);
+        window.settle(3, Ack);
+        window.settle(1, Ack);
+        window.flush(&mut out);
+        assert_eq!(out, [one(Requeue, 2), up_to(Ack, 3)]);
     }
 
     #[test]
@@ -313,7 +331,7 @@ mod tests {
         let (mut window, mut out) = (AckWindow::default(), Vec::new());
         settlements.take(&mut window);
         window.flush(&mut out);
-        assert_eq!(out, [Frame::Requeue(2), Frame::Ack(1)]);
+        assert_eq!(out, [one(Verdict::Ack, 1), one(Verdict::Requeue, 2)]);
 
         let late = SettleToken::new(settlements.clone(), 3);
         settlements.close();
@@ -363,14 +381,11 @@ mod tests {
                 let mut out = Vec::new();
                 window.flush(&mut out);
                 for frame in out {
-                    let (tags, as_judged): (Vec<u64>, Verdict) = match frame {
-                        Frame::Ack(tag) => (vec![tag], Verdict::Ack),
-                        Frame::Requeue(tag) => (vec![tag], Verdict::Requeue),
-                        Frame::Reject(tag) => (vec![tag], Verdict::Reject),
-                        Frame::AckUpTo(tag) => {
-                            prop_assert!(open.contains_key(&tag), "unknown delivery tag");
-                            (open.range(..=tag).map(|(tag, ())| *tag).collect(), Verdict::Ack)
-                        }
+                    let Frame { verdict: as_judged, tag, multiple } = frame;
+                    prop_assert!(open.contains_key(&tag), "unknown delivery tag");
+                    let tags: Vec<u64> = match multiple {
+                        true => open.range(..=tag).map(|(tag, ())| *tag).collect(),
+                        false => vec![tag],
                     };
                     for tag in tags {
                         prop_assert!(told.contains(&tag), "{tag} is not settled yet");

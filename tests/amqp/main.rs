@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a helper of tests it fails the test")]
 
+mod closing;
 mod consuming;
 mod declaring;
 mod faults;
