@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::lost_threads::LostThreads;
+use super::prefetch::Prefetch;
 use super::running::Crew;
 use crate::amqp::ConsumerHandle;
 
@@ -84,7 +86,9 @@ impl Autoscale {
                 follow(&crew, bounds, &mut scales);
                 if bounds.max != max {
                     max = bounds.max;
-                    fit_prefetch(&crew, max, &consumer).await;
+                    let blocking = of_threads(bounds, &crew.lost_threads).max;
+                    let slots = max.saturating_add(blocking);
+                    Prefetch::of(&crew, slots).apply(&crew, &consumer).await;
                 }
             }
         });
@@ -92,8 +96,9 @@ impl Autoscale {
 }
 
 fn follow(crew: &Crew, bounds: Bounds, scales: &mut [Scale; 2]) {
-    let kinds = [("async", &crew.slots), ("blocking", &crew.blocking_slots)];
-    for (scale, (kind, slots)) in scales.iter_mut().zip(kinds) {
+    let blocking = of_threads(bounds, &crew.lost_threads);
+    let kinds = [("async", &crew.slots, bounds), ("blocking", &crew.blocking_slots, blocking)];
+    for (scale, (kind, slots, bounds)) in scales.iter_mut().zip(kinds) {
         let (current, busy) = (slots.current(), slots.busy());
         if let Some(wanted) = scale.judge(bounds, current, busy, Instant::now()) {
             let now = slots.set(wanted);
@@ -102,12 +107,11 @@ fn follow(crew: &Crew, bounds: Bounds, scales: &mut [Scale; 2]) {
     }
 }
 
-/// The prefetch for so many slots of each kind.
-async fn fit_prefetch(crew: &Crew, max: usize, consumer: &ConsumerHandle) {
-    let slots = u32::try_from(max.saturating_mul(2)).unwrap_or(u32::MAX);
-    let wanted = slots.saturating_mul(crew.client.config().worker_prefetch_multiplier.max(1));
-    let fit = |wanted| crew.recycling.prefetch(wanted, slots);
-    consumer.set_prefetch(fit(wanted), fit(slots)).await;
+/// The bounds of the slots that need threads: a process has threads for as many as it was started
+/// for, and for those that replace lost ones.
+fn of_threads(bounds: Bounds, threads: &LostThreads) -> Bounds {
+    let slots = threads.slots();
+    Bounds { max: bounds.max.min(slots), min: bounds.min.min(slots) }
 }
 
 /// What was seen of the slots of one kind.
@@ -187,6 +191,15 @@ mod tests {
         let disabled = Autoscale::default();
         assert!(!disabled.set(after.unwrap()));
         assert_eq!(disabled.bounds(), None);
+    }
+
+    #[test]
+    fn blocking_slots_do_not_outgrow_the_threads_of_the_process() {
+        let threads = LostThreads::new(10);
+        let of = |max, min| of_threads(Bounds::new(max, min).unwrap(), &threads);
+        assert_eq!(of(8, 2), Bounds { max: 8, min: 2 });
+        assert_eq!(of(1000, 2), Bounds { max: 10, min: 2 });
+        assert_eq!(of(1000, 100), Bounds { max: 10, min: 10 });
     }
 
     #[test]

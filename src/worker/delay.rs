@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::effect::{Effect, Kind};
 use super::running::Crew;
+use super::slots::{Slot, Slots};
 use crate::client::delays;
 use crate::protocol::delay;
 use crate::protocol::{Message, Properties, is_added_by_the_broker};
@@ -25,17 +25,26 @@ const NAP_MIN: Duration = Duration::from_millis(1);
 
 /// Places for jobs that are held until they are due.
 #[derive(Debug)]
-pub(super) struct Hold(Arc<Semaphore>);
+pub(super) struct Hold(Arc<Slots>);
 
 impl Hold {
-    /// Half of the prefetch, so that the rest is free for what is due now.
+    /// For a worker with this prefetch.
     pub(super) fn new(prefetch: u32) -> Self {
-        let places = usize::try_from(prefetch / 2).unwrap_or(1).clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(places)))
+        Self(Slots::new(Self::places(prefetch)))
     }
 
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
+    /// For this prefetch from now on. What is held stays.
+    pub(super) fn fit(&self, prefetch: u32) {
+        self.0.set(Self::places(prefetch));
+    }
+
+    /// Half of the prefetch, so that the rest is free for what is due now.
+    fn places(prefetch: u32) -> usize {
+        usize::try_from(prefetch / 2).unwrap_or(1)
+    }
+
+    fn place(&self) -> Option<Slot> {
+        Slots::try_take(&self.0)
     }
 }
 
@@ -85,4 +94,52 @@ pub(super) fn clean(message: &mut Message) {
     properties.expiration = None;
     properties.user_id = None;
     properties.delivery_mode = Some(Properties::PERSISTENT);
+}
+
+/// Binds the worker's queues to the delay queues.
+pub(super) async fn prepare(crew: Arc<Crew>, consuming: Connection) {
+    let queues: Vec<&str> = crew.info.queues.iter().map(String::as_str).collect();
+    bind(&queues, &crew, &consuming).await;
+}
+
+/// Binds queues to the delay queues, which are declared first; after each reconnect, and when a
+/// queue was deleted, the consuming connection does so again. Where the broker refuses, the worker
+/// works without.
+pub(super) async fn bind(queues: &[&str], crew: &Crew, consuming: &Connection) {
+    let mut bound = Vec::new();
+    for &queue in queues {
+        if crew.client.delays().reach(queue).await {
+            bound.push(queue);
+        }
+    }
+    if bound.is_empty() {
+        return;
+    }
+    if let Err(error) = consuming.declare(&layout::delayed_for(bound)).await {
+        let error: &dyn std::error::Error = &error;
+        tracing::debug!(error, "the queues are not bound to the delay queues again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_for_what_is_held_follow_the_prefetch() {
+        let hold = Hold::new(4);
+        let mut held: Vec<_> = std::iter::from_fn(|| hold.place()).collect();
+        assert_eq!(held.len(), 2);
+        hold.fit(40);
+        held.extend(std::iter::from_fn(|| hold.place()));
+        assert_eq!(held.len(), 20);
+        hold.fit(8);
+        held.truncate(4);
+        assert!(hold.place().is_none(), "what is held stays, and counts");
+        held.pop();
+        assert!(hold.place().is_some());
+        hold.fit(0);
+        drop(held);
+        assert!(hold.place().is_some(), "there is always one");
+    }
 }

@@ -24,15 +24,22 @@ const LOST: u8 = 3;
 #[derive(Debug)]
 pub(super) struct LostThreads {
     count: AtomicUsize,
-    /// How many of them are replaced.
+    /// The most blocking slots, for which there are threads.
+    slots: usize,
+    /// How many lost threads are replaced.
     max: usize,
 }
 
 impl LostThreads {
-    /// For a worker with so many blocking slots.
+    /// For a worker that will have at most so many blocking slots.
     pub(super) fn new(slots: usize) -> Arc<Self> {
         let max = slots.saturating_mul(REPLACED_PER_SLOT);
-        Arc::new(Self { count: AtomicUsize::new(0), max })
+        Arc::new(Self { count: AtomicUsize::new(0), slots, max })
+    }
+
+    /// The most blocking slots that there may be.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
     }
 
     pub(super) fn count(&self) -> usize {
@@ -71,7 +78,7 @@ impl Lease {
         if self.change(WAITING, RETURNED) {
             return;
         }
-        let LostThreads { count, max } = &*self.threads;
+        let LostThreads { count, max, .. } = &*self.threads;
         let lost = count.fetch_add(1, Ordering::AcqRel) + 1;
         if lost > *max {
             *self.kept() = slot.take();

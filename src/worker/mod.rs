@@ -39,6 +39,7 @@ mod original;
 mod part;
 mod permits;
 mod plan;
+mod prefetch;
 mod pulse;
 mod rate;
 mod reaper;

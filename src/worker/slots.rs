@@ -34,6 +34,12 @@ impl Slots {
         Arc::new(Self { free, size: Mutex::new(size), owed: AtomicUsize::new(0) })
     }
 
+    /// A slot that is free now and that nobody waits for.
+    pub(super) fn try_take(this: &Arc<Self>) -> Option<Slot> {
+        this.free.try_acquire().ok()?.forget();
+        Some(Slot(Arc::clone(this)))
+    }
+
     /// How many slots there are, not counting those that go when they come back.
     pub(super) fn current(&self) -> usize {
         *self.lock()
@@ -116,9 +122,8 @@ pub(super) enum Turn {
 impl Turn {
     /// Queues up at once, so that jobs get their slots in the order of the calls.
     pub(super) fn next(slots: &Arc<Slots>) -> Self {
-        if let Ok(permit) = slots.free.try_acquire() {
-            permit.forget();
-            return Self::Come(Slot(Arc::clone(slots)));
+        if let Some(slot) = Slots::try_take(slots) {
+            return Self::Come(slot);
         }
         let slots = Arc::clone(slots);
         // The first poll takes the place; tokio's budget must not make it do nothing.

@@ -15,6 +15,7 @@ use super::join::Joining;
 use super::limits::{Limits as Within, TimeLimits};
 use super::lost_threads::LostThreads;
 use super::permits::Permits;
+use super::prefetch::Prefetch;
 use super::pulse::Pulse;
 use super::rate::Rates;
 use super::reaper::Reaper;
@@ -130,7 +131,9 @@ impl Worker {
         let recycling = Recycling::new(self.tasks_max, self.memory_max_kib);
         let config = self.app.config().clone();
         let most = most_slots(&autoscale, &config);
-        let info = self.describe(&registry, &config, &recycling, most)?;
+        let multiplier = config.worker_prefetch_multiplier;
+        let prefetch = Prefetch::new(most.both(), multiplier, &recycling);
+        let info = self.describe(&registry, &config, prefetch)?;
         let specs: Vec<QueueSpec> = info.queues.iter().map(|name| config.queue(name)).collect();
         let client = self.app.connect().await?;
         let environment = Arc::new(Environment {
@@ -144,12 +147,10 @@ impl Worker {
         let options = connection_options(&config, format!("{} consume", info.hostname));
         let connection = Connection::open(options).await.map_err(Error::Consume)?;
         connection.declare(&layout::working(&specs)).await.map_err(Error::Consume)?;
-        // One busy queue alone must be able to fill every slot.
-        let slots = recycling.prefetch(most.both(), most.both());
         let priority = config.worker_consumer_priority.map(|it| ("x-priority", i64::from(it)));
         let consumer = ConsumerOptions::new(specs)
-            .prefetch(info.prefetch)
-            .prefetch_queue_min(slots)
+            .prefetch(prefetch.all)
+            .prefetch_queue_min(prefetch.each)
             .tag_prefix(&*info.hostname)
             .arguments(Map::from_iter(priority));
         let (limits, stop) = (Limits::default(), Stop::default());
@@ -194,8 +195,7 @@ impl Worker {
         &self,
         registry: &Registry,
         config: &Config,
-        recycling: &Recycling,
-        most: Most,
+        prefetch: Prefetch,
     ) -> Result<WorkerInfo, Error> {
         let (concurrency, blocking_slots) =
             (config.worker_concurrency, config.worker_blocking_slots);
@@ -210,7 +210,6 @@ impl Worker {
         }
         queues.sort();
         queues.dedup();
-        let wanted = most.both().saturating_mul(config.worker_prefetch_multiplier.max(1));
         let broker = config.broker_url.iter().map(ToString::to_string).collect::<Vec<_>>();
         Ok(WorkerInfo {
             hostname: self.hostname.clone().unwrap_or_else(default_hostname),
@@ -219,7 +218,7 @@ impl Worker {
             tasks: registry.names(),
             concurrency,
             blocking_slots,
-            prefetch: recycling.prefetch(wanted, most.both()),
+            prefetch: prefetch.all,
         })
     }
 }
@@ -232,8 +231,8 @@ struct Most {
 }
 
 impl Most {
-    fn both(self) -> u32 {
-        u32::try_from(self.concurrency.saturating_add(self.blocking)).unwrap_or(u32::MAX)
+    fn both(self) -> usize {
+        self.concurrency.saturating_add(self.blocking)
     }
 }
 

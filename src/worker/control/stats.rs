@@ -22,8 +22,7 @@ pub(super) fn stats(bridge: &Bridge) -> Result<Value, Fault> {
         stats.push("autoscaler", Map::from_iter(scaler));
     }
     stats.push("broker", broker(bridge));
-    let (_, prefetch) = steer::prefetch(bridge);
-    stats.push("prefetch_count", prefetch);
+    stats.push("prefetch_count", steer::prefetch(bridge).all);
     stats.push("rusage", usage().map_or_else(|| Value::from("N/A"), Value::Map));
     Ok(Value::Map(stats))
 }

@@ -11,6 +11,7 @@ use crate::task::RateLimit;
 use crate::worker::WorkerHandle;
 use crate::worker::autoscale::Bounds;
 use crate::worker::limits::Limits;
+use crate::worker::prefetch::Prefetch;
 
 /// Slots that commands can make.
 const SLOTS_MAX: usize = 10_000;
@@ -97,17 +98,13 @@ pub(super) async fn pool_shrink(
 
 /// Lets the prefetch follow the slots.
 async fn fit_prefetch(bridge: &Bridge) {
-    let (slots, prefetch) = prefetch(bridge);
-    bridge.consumer.set_prefetch(prefetch, slots).await;
+    prefetch(bridge).apply(&bridge.crew, &bridge.consumer).await;
 }
 
-/// Slots of both kinds, and the prefetch for them.
-pub(super) fn prefetch(bridge: &Bridge) -> (u32, u32) {
+/// The prefetch for the slots of both kinds.
+pub(super) fn prefetch(bridge: &Bridge) -> Prefetch {
     let crew = &bridge.crew;
-    let slots = crew.slots.current().saturating_add(crew.blocking_slots.current());
-    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-    let multiplier = crew.client.config().worker_prefetch_multiplier.max(1);
-    (slots, slots.saturating_mul(multiplier))
+    Prefetch::of(crew, crew.slots.current().saturating_add(crew.blocking_slots.current()))
 }
 
 /// Slots that follow the load are not for others to change.
