@@ -96,31 +96,6 @@ pub(super) fn clean(message: &mut Message) {
     properties.delivery_mode = Some(Properties::PERSISTENT);
 }
 
-/// Binds the worker's queues to the delay queues.
-pub(super) async fn prepare(crew: Arc<Crew>, consuming: Connection) {
-    let queues: Vec<&str> = crew.info.queues.iter().map(String::as_str).collect();
-    bind(&queues, &crew, &consuming).await;
-}
-
-/// Binds queues to the delay queues, which are declared first; after each reconnect, and when a
-/// queue was deleted, the consuming connection does so again. Where the broker refuses, the worker
-/// works without.
-pub(super) async fn bind(queues: &[&str], crew: &Crew, consuming: &Connection) {
-    let mut bound = Vec::new();
-    for &queue in queues {
-        if crew.client.delays().reach(queue).await {
-            bound.push(queue);
-        }
-    }
-    if bound.is_empty() {
-        return;
-    }
-    if let Err(error) = consuming.declare(&layout::delayed_for(bound)).await {
-        let error: &dyn std::error::Error = &error;
-        tracing::debug!(error, "the queues are not bound to the delay queues again");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
