@@ -43,6 +43,52 @@ impl Mixed {
         self.python.output()
     }
 
+    /// Runs a Python client, and gives what it has printed. It must end well.
+    pub(crate) async fn run(&self, script: &str) -> String {
+        let mut client = self.setup.python(&[script]);
+        client.env("INTEROP_MIXED", "1");
+        let output = tokio::task::spawn_blocking(move || client.output()).await;
+        let output = output.expect("the thread ends").expect("Python starts");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let worker = self.printed();
+        assert!(output.status.success(), "{printed}\n{errors}\n--- the Python worker\n{worker}");
+        printed
+    }
+
+    /// The names of the Rust worker's connections, as soon as the broker shows all of them; `gone`
+    /// are those that it had before.
+    pub(crate) fn connections(&self, gone: &[String]) -> Vec<String> {
+        let ours = |it: &serde_json::Value| {
+            let is_ours = it["client_properties"]["product"] == "celeriac";
+            let name = it["name"].as_str().filter(|_| is_ours).map(str::to_owned);
+            name.filter(|name| !gone.contains(name))
+        };
+        let all = || {
+            let all = self.setup.vhost.connections().ok()?;
+            // One to publish, one to consume, and one to join.
+            Some(all.iter().filter_map(ours).collect::<Vec<_>>()).filter(|all| all.len() >= 3)
+        };
+        self.setup.vhost.wait_until("the worker's connections are seen", all).expect("they are")
+    }
+
+    /// Cuts connections of the Rust worker, which comes back by itself.
+    pub(crate) fn cut(&self, connections: &[String]) {
+        for name in connections {
+            let management = self.setup.vhost.management();
+            management.delete(&["connections", name]).expect("the broker cuts it");
+        }
+    }
+
+    /// Whether a connection of ours was made after `since_ms`, in place of one that was lost.
+    pub(crate) fn has_reconnected(&self, since_ms: i64) -> bool {
+        let connections = self.setup.vhost.connections().expect("the broker answers");
+        connections.iter().any(|it| {
+            it["client_properties"]["product"] == "celeriac"
+                && it["connected_at"].as_i64().is_none_or(|at_ms| at_ms > since_ms)
+        })
+    }
+
     /// Stops the workers; nothing may be left in the queues.
     pub(crate) async fn stop(self) {
         self.rust.handle().shutdown();
@@ -50,6 +96,9 @@ impl Mixed {
         let empty = QueueDepth { ready: 0, unacked: 0 };
         for queue in [self.setup.queue, PYTHONS] {
             self.setup.vhost.wait_for_depth(queue, empty, PATIENCE).expect("nothing is left");
+            // The figures above may be those of half a second ago.
+            let left = self.setup.vhost.messages(queue).expect("the queue is there");
+            assert!(left.is_empty(), "{left:?}");
         }
     }
 }
@@ -67,17 +116,7 @@ fn routed(setup: &Setup) -> Config {
 
 async fn check(script: &str, queue: &'static str, serializer: Serializer) {
     let mixed = Mixed::start(queue, serializer).await;
-    let mut client = mixed.setup.python(&[script]);
-    client.env("INTEROP_MIXED", "1");
-    let output = tokio::task::spawn_blocking(move || client.output()).await;
-    let output = output.expect("the thread ends").expect("Python starts");
-    assert!(
-        output.status.success(),
-        "{}\n{}\n--- the Python worker\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-        mixed.printed()
-    );
+    mixed.run(script).await;
     mixed.stop().await;
 }
 
@@ -94,9 +133,4 @@ async fn workflows_that_python_builds_in_msgpack_run_on_both() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workflows_that_python_builds_run_on_celery_s_queue() {
     check("canvas.py", CELERYS, Serializer::Json).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn errbacks_are_called_as_often_as_by_celery() {
-    check("errbacks.py", OURS, Serializer::Json).await;
 }

@@ -1,6 +1,5 @@
 //! The tasks of which Python's workflows are made.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use celeriac::protocol::{Exception, Map, Signature};
@@ -86,21 +85,6 @@ static REMEMBERED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 #[task(name = "rs.remember")]
 async fn remember(label: String) {
     REMEMBERED.lock().expect("no task panics with it").push(label);
-}
-
-static COUNTS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
-
-#[task(name = "rs.count")]
-async fn count(label: String) {
-    *COUNTS.lock().expect("no task panics with it").entry(label).or_default() += 1;
-}
-
-/// How often each label that begins so was counted.
-#[task(name = "rs.counted")]
-async fn counted(start: String) -> BTreeMap<String, u64> {
-    let counts = COUNTS.lock().expect("no task panics with it");
-    let own = counts.iter().filter(|(label, _)| label.starts_with(&start));
-    own.map(|(label, times)| (label.clone(), *times)).collect()
 }
 
 fn times(label: &str) -> usize {

@@ -6,6 +6,7 @@ mod canvas;
 mod canvas_tasks;
 mod control;
 mod delays;
+mod errbacks;
 mod mixed;
 mod python_client;
 mod python_worker;

@@ -1,6 +1,7 @@
 """The Celery application of the interop tests: a client of Rust workers, and a worker for Rust
 clients. Its settings come from the environment, so that one file serves every combination."""
 
+import collections
 import datetime
 import os
 
@@ -144,3 +145,22 @@ def flaky(self, value):
 @app.task(name="py.silent", ignore_result=True)
 def silent():
     return "nobody hears"
+
+
+# How many tasks have run of each session of errbacks.py, and what the broker delivered twice.
+ENDED, AGAIN = collections.Counter(), collections.defaultdict(list)
+
+
+@app.task(name="py.ends", bind=True)
+def ends(self, world, path, fails):
+    session = world.split("/")[0]
+    ENDED[session] += 1
+    if self.request.delivery_info.get("redelivered"):
+        AGAIN[session].append(world)
+    if fails:
+        raise ValueError(world)
+
+
+@app.task(name="py.ended")
+def ended(session):
+    return [ENDED[session], AGAIN[session]]
