@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::protocol::control::Mark;
+use crate::protocol::join::Link;
 use crate::protocol::{Value, repr};
 use crate::task::Request;
 
@@ -261,6 +262,7 @@ impl Marks {
         holds(Kind::Task, &request.id)
             || id(Kind::Root, &request.root_id)
             || id(Kind::Group, &request.group)
+            || (!self.groups.is_empty() && covers_link(request, &holds))
             || (!self.stamps.is_empty() && self.covers_stamps(request, &holds))
     }
 
@@ -272,6 +274,12 @@ impl Marks {
             value => holds(Kind::Stamp, &stamp_key(name, value)),
         })
     }
+}
+
+/// Whether the task belongs to the header of a chord that is held: as a part, or inside of one.
+fn covers_link(request: &Request, holds: &dyn Fn(Kind, &str) -> bool) -> bool {
+    let link = request.headers.get(Link::HEADER);
+    link.is_some_and(|link| Link::chords(link).any(|chord| holds(Kind::Group, chord)))
 }
 
 fn key_of(mark: &Mark) -> (Kind, Cow<'_, str>) {
@@ -318,6 +326,12 @@ mod tests {
             stamps: Map::from_iter([("other", 1.into()), ("tenant", value)]),
             ..request("x")
         };
+        let part_of = |chord: &str, around: &[&str]| {
+            let stack = around.iter().map(|it| (*it).to_owned()).collect();
+            let link = Link { chord: chord.to_owned(), stack, ..Link::default() };
+            let headers = Map::from_iter([(Link::HEADER, link.into_value())]);
+            Request { headers, ..request("x") }
+        };
         let rows = [
             (task("1"), request("1"), request("2")),
             (
@@ -330,6 +344,8 @@ mod tests {
                 Request { group: text("g"), ..request("x") },
                 Request { group: None, ..request("g") },
             ),
+            (Mark::Group("c".to_owned()), part_of("c", &[]), part_of("d", &[])),
+            (Mark::Group("c".to_owned()), part_of("inner", &["c"]), part_of("inner", &["d"])),
             (stamp("a"), stamped("a".into()), stamped("b".into())),
             (stamp("a"), stamped(Value::Array(vec!["b".into(), "a".into()])), stamped(Value::Null)),
             (stamp(1), stamped(1.into()), stamped("1".into())),

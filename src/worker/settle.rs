@@ -379,6 +379,7 @@ pub(super) fn address(effect: &Effect, crew: &Crew) -> Topology {
             layout::joining(0..config.join_shards, config.join_queue_type)
         }
         Kind::Park => layout::parking(&effect.publish.routing_key),
+        Kind::Revoke => Topology { queues: vec![layout::revocations()], ..Topology::default() },
         Kind::Step | Kind::Report | Kind::HandOn => {
             layout::sending(vec![crew.client.config().queue(&effect.publish.routing_key)])
         }

@@ -35,7 +35,7 @@ pub(super) fn instead(
             // It may have been the beginning of any of them.
             Err(_) => parts_of(None, later, &exception, scribe),
         },
-        Kind::Park | Kind::Report | Kind::HandOn => Vec::new(),
+        Kind::Park | Kind::Report | Kind::HandOn | Kind::Revoke => Vec::new(),
     }
 }
 
@@ -129,6 +129,7 @@ mod tests {
         match effect.kind {
             Kind::Park => "parked".to_owned(),
             Kind::HandOn => "handed on".to_owned(),
+            Kind::Revoke => "revoked".to_owned(),
             Kind::Report => {
                 let meta = ResultMeta::decode(message, &limits).unwrap();
                 format!("{} {}", meta.status, meta.task_id)

@@ -5,10 +5,11 @@ use std::time::Duration;
 use celeriac::amqp::{Connection, ConnectionOptions};
 use celeriac::protocol::TaskState;
 use celeriac::protocol::control::{Mark, Revocation};
-use celeriac::{Signature, Value, Workflow, group};
+use celeriac::{AnyResult, Signature, Value, Workflow, chord, group};
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
-use crate::tasks::{add, hold, note};
+use crate::tasks::{add, hold, note, sum};
+use crate::workflow::brisk;
 
 /// The task was revoked, and its caller knows.
 async fn is_revoked<T: serde::de::DeserializeOwned>(result: &celeriac::AsyncResult<T>) {
@@ -138,6 +139,52 @@ async fn the_parts_of_a_cancelled_chord_do_not_run() {
     assert!(bundle.probe.runs().is_empty(), "{:?}", bundle.probe.runs());
 }
 
+/// A chord whose first part fails, and whose others wait at the gate.
+fn doomed(others: &[&str]) -> celeriac::Chord<i64> {
+    let fails = Signature::<i64>::new("tests.python_error");
+    let hold = |label: &&str| Signature::<i64>::new("tests.hold").arg((*label).to_owned());
+    let header: Vec<_> = [fails].into_iter().chain(others.iter().map(hold)).collect();
+    chord(header, sum::partial()).revoke_rest(true).header_results(true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_chord_that_has_failed_does_not_run_if_it_asks_for_that() {
+    let bundle = Bundle::new("revoke-rest").await;
+    let result = bundle.client.apply(doomed(&["1", "2", "3"])).await.unwrap();
+    let worker = bundle.narrow_worker().await;
+    let error = result.get(PATIENCE).await.expect_err("a part fails");
+    assert!(error.failure().is_some_and(|failure| failure.is("ChordError")), "{error}");
+    let Some(AnyResult::Group(header)) = result.parent() else { panic!("the header") };
+    let parts = header.results().iter().map(|part| match part {
+        AnyResult::Task(part) => part,
+        AnyResult::Group(_) => panic!("not a task"),
+    });
+    let parts: Vec<_> = parts.collect();
+    // The second part may have begun before anybody knew. The gate is shut, so the others wait.
+    for part in &parts[2..] {
+        is_revoked(part).await;
+    }
+    bundle.probe.open(1);
+    stop(worker).await;
+    assert!(bundle.probe.runs().iter().all(|label| label == "1"), "{:?}", bundle.probe.runs());
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chord_whose_rest_cannot_be_revoked_fails_all_the_same() {
+    let vhost = xtask::TestVhost::create("revoke-rest-nowhere").unwrap();
+    let bundle = Bundle::on(full_stream(vhost).await, brisk).await;
+    let worker = bundle.worker().await;
+    let result = bundle.client.apply(doomed(&["runs"])).await.unwrap();
+    let error = result.get(PATIENCE).await.expect_err("a part fails");
+    assert!(error.failure().is_some_and(|failure| failure.is("ChordError")), "{error}");
+    bundle.probe.open(1);
+    bundle.probe.seen(1).await;
+    bundle.nothing_is_left();
+    stop(worker).await;
+    assert_eq!(bundle.probe.runs(), ["runs"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_are_revoked_by_their_stamps() {
     let bundle = Bundle::new("revoke-stamps").await;
@@ -153,7 +200,7 @@ async fn tasks_are_revoked_by_their_stamps() {
     };
     let revoked = bundle.client.apply(stamped("a")).await.unwrap();
     let kept = bundle.client.apply(stamped("c")).await.unwrap();
-    let celeriac::AnyResult::Task(revoked) = &revoked.results()[0] else { panic!("a task") };
+    let AnyResult::Task(revoked) = &revoked.results()[0] else { panic!("a task") };
     is_revoked(revoked).await;
     assert_eq!(kept.get(PATIENCE).await.unwrap(), ["c"]);
     stop(worker).await;
@@ -186,9 +233,8 @@ async fn what_other_workers_know_is_taken_over_when_they_start_and_when_we_do() 
     assert!(bundle.probe.runs().is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_that_nobody_has_is_an_error() {
-    let vhost = xtask::TestVhost::create("revoke-nowhere").unwrap();
+/// A virtual host that keeps no revocation: in the place of the stream is a queue that is full.
+async fn full_stream(vhost: xtask::TestVhost) -> xtask::TestVhost {
     let options = ConnectionOptions {
         urls: vec![vhost.url().parse().unwrap()],
         ..ConnectionOptions::default()
@@ -199,7 +245,13 @@ async fn a_revocation_that_nobody_has_is_an_error() {
     full.arguments.insert("x-overflow", "reject-publish");
     let topology = celeriac::amqp::Topology { queues: vec![full], ..Default::default() };
     within(connection.declare(&topology)).await.unwrap();
-    let bundle = Bundle::on(vhost, |_| {}).await;
+    vhost
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_nobody_has_is_an_error() {
+    let vhost = xtask::TestVhost::create("revoke-nowhere").unwrap();
+    let bundle = Bundle::on(full_stream(vhost).await, |_| {}).await;
     let sent = bundle.client.send(say("x")).await.unwrap();
     let error = within(sent.revoke(false)).await.expect_err("nobody has it");
     assert!(format!("{error:?}").contains("NotKept"), "{error:?}");

@@ -7,8 +7,10 @@
 //! {"map": "square", "items": [..]}    {"starmap": ..}   {"chunks": .., "items": [..], "size": 10}
 //! ```
 //!
-//! Every object may have `options`, `immutable`, `link` and `link_error`. The maps that Celery
-//! itself writes for signatures are understood as well: they have `task` and `subtask_type`.
+//! Every object may have `options`, `immutable`, `link` and `link_error`. The options of a group or
+//! chord may say how it is joined: `{"join": {"mode": "collect", "expires": 60}}`, `revoke_rest`
+//! and `header_results`. The maps that Celery itself writes for signatures are understood as well:
+//! they have `task` and `subtask_type`.
 
 use celeriac::protocol::{Limits, Map, Signature, Tag, Value, json};
 
@@ -72,6 +74,9 @@ const WORDS: &[(&str, &[&str])] = &[
 /// Keys that every node may have.
 const COMMON_KEYS: &[&str] = &["options", "immutable", "link", "link_error"];
 
+/// How a group or chord is joined.
+const JOIN_KEYS: &[&str] = &["mode", "expires", "revoke_rest", "header_results"];
+
 fn node(value: Value, path: &Path<'_>) -> Result<Signature, String> {
     match value {
         Value::String(text) => expression::parse(&text).map_err(|error| format!("{path}: {error}")),
@@ -127,6 +132,44 @@ fn task(name: Value, mut map: Map, path: &Path<'_>) -> Result<Signature, String>
     Ok(signature)
 }
 
+/// Whether a node is one that can be joined.
+fn is_joined(map: &Map) -> bool {
+    ["group", "chord"].iter().any(|word| map.get(word).is_some())
+}
+
+fn check_options(options: &Map, is_joined: bool, path: &Path<'_>) -> Result<(), String> {
+    let own: &[&str] = if is_joined { &["join"] } else { &[] };
+    check_keys(options, &[OPTION_KEYS, own].concat(), "option")
+        .map_err(|error| format!("{path}.options: {error}"))?;
+    let Some(join) = options.get("join") else { return Ok(()) };
+    let path = Path::Key(path, "options.join");
+    let Value::Map(join) = join else {
+        return Err(format!("{path} must be an object, not {}", in_json(join)));
+    };
+    check_keys(join, JOIN_KEYS, "key").map_err(|error| format!("{path}: {error}"))?;
+    for (key, value) in join.iter() {
+        let (is_right, wanted) = match key {
+            "mode" => (
+                matches!(value.as_str(), Some("fail_fast" | "collect")),
+                "\"fail_fast\" or \"collect\"",
+            ),
+            "expires" => (is_time(value), "a number of seconds above 0"),
+            _ => (value.as_bool().is_some(), "true or false"),
+        };
+        if !is_right {
+            return Err(format!("{path}.{key} must be {wanted}, not {}", in_json(value)));
+        }
+    }
+    Ok(())
+}
+
+fn is_time(value: &Value) -> bool {
+    match value {
+        Value::Float(seconds) => *seconds > 0.0 && seconds.is_finite(),
+        other => other.as_i64().is_some_and(|seconds| seconds > 0),
+    }
+}
+
 /// What every node may have.
 struct Common {
     options: Map,
@@ -143,8 +186,7 @@ impl Common {
             }
         };
         if map.get("subtask_type").is_none() {
-            check_keys(&options, OPTION_KEYS, "option")
-                .map_err(|error| format!("{path}.options: {error}"))?;
+            check_options(&options, is_joined(map), path)?;
         }
         for key in ["link", "link_error"] {
             let Some(links) = map.remove(key) else { continue };
@@ -252,12 +294,37 @@ mod tests {
     }
 
     #[test]
+    fn a_chord_says_how_it_is_joined() {
+        let join = r#"{"mode": "collect", "expires": 2.5, "revoke_rest": true}"#;
+        let text = format!(r#"{{"chord": ["a"], "body": "b", "options": {{"join": {join}}}}}"#);
+        let signature = parse(&text, Language::Json).unwrap();
+        let Some(Value::Map(join)) = signature.options.get("join") else { panic!("{text}") };
+        assert_eq!(join.get("revoke_rest"), Some(&true.into()));
+    }
+
+    #[test]
     fn what_is_wrong_is_one_sentence_with_the_path() {
         for (text, expected) in [
             ("[1", "not valid JSON: "),
             ("7", "the workflow must be an expression such as \"add(2, 2)\" or an object"),
             ("{}", "the workflow must have exactly one of task, chain, group"),
             (r#"{"chain": [], "group": []}"#, "the workflow must have exactly one of"),
+            (
+                r#"{"task": "a", "options": {"join": {}}}"#,
+                "the workflow.options: unknown option \"join\"",
+            ),
+            (
+                r#"{"group": [], "options": {"join": {"mode": "fast"}}}"#,
+                "options.join.mode must be \"fail_fast\" or \"collect\", not a string",
+            ),
+            (
+                r#"{"group": [], "options": {"join": {"revoke": true}}}"#,
+                "options.join: unknown key \"revoke\"; there are mode",
+            ),
+            (
+                r#"{"group": [], "options": {"join": {"expires": 0}}}"#,
+                "options.join.expires must be a number of seconds above 0",
+            ),
             (r#"{"chain": 3}"#, "chain must be an array, not a number"),
             (r#"{"chain": ["a", 3]}"#, "chain[1] must be an expression"),
             (r#"{"chain": ["a", "b("]}"#, "chain[1]: 'b(' is not a workflow"),

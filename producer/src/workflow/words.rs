@@ -40,8 +40,15 @@ pub(crate) fn watched(mut workflow: Signature) -> Signature {
     if !matches!(&*workflow.task, "celery.chain" | "celery.group" | "celery.chord") {
         return workflow;
     }
-    if workflow.task != "celery.chain" && workflow.options.get("join").is_none() {
-        workflow.options.insert("join", Map::from_iter([("header_results", true)]));
+    if workflow.task != "celery.chain" {
+        let mut join = match workflow.options.remove("join") {
+            Some(Value::Map(join)) => join,
+            _ => Map::new(),
+        };
+        if join.get("header_results").is_none() {
+            join.insert("header_results", true);
+        }
+        workflow.options.insert("join", join);
     }
     let inner = |value: Value| match Signature::from_value(value.clone()) {
         Ok(signature) => watched(signature).into_value(),

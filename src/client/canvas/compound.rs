@@ -262,6 +262,13 @@ impl<Out, In, H> Chord<Out, In, H> {
         self.join_setting("header_results", wanted)
     }
 
+    /// Revokes the parts that have not begun when the chord fails or its time is over: they do not
+    /// run, and those who wait for them get `REVOKED`. By default they run, and their results are
+    /// dropped. What runs already goes on. Workers of Celery run such parts all the same.
+    pub fn revoke_rest(self, wanted: bool) -> Self {
+        self.join_setting("revoke_rest", wanted)
+    }
+
     fn join_setting(self, key: &'static str, value: impl Into<Value>) -> Self {
         self.change(|it| it.set_join(key, value.into()))
     }

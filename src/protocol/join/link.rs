@@ -56,6 +56,15 @@ impl Link {
         })
     }
 
+    /// The ids of the chord and of those around it, as the header's value has them; none if it is
+    /// not a link's.
+    pub(crate) fn chords(value: &Value) -> impl Iterator<Item = &str> {
+        let map = value.as_map();
+        let stack = map.and_then(|map| map.get("stack")).and_then(Value::as_array);
+        let id = map.and_then(|map| map.get("id"));
+        id.into_iter().chain(stack.unwrap_or_default()).filter_map(Value::as_str)
+    }
+
     /// The header's value.
     pub fn into_value(self) -> Value {
         let mut map = Map::with_capacity(6);

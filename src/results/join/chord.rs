@@ -216,7 +216,7 @@ impl Chord {
             Decision::Failed(slot) => match self.chosen.get(&slot).map(|chosen| &chosen.part) {
                 Some(Part::Err(failure)) => {
                     let failure = Arc::clone(failure);
-                    Outcome::Failed { open, index: index(slot), failure }
+                    Outcome::Failed { open, index: index(slot), failure, missing }
                 }
                 Some(Part::Ok(_)) | None => return None,
             },
@@ -229,7 +229,8 @@ impl Chord {
                     exc_message: vec![text.into()],
                 };
                 let failure = Failure { exc, traceback: None, task: None, task_id: String::new() };
-                Outcome::Failed { open, index: index(slot), failure: Arc::new(failure) }
+                let (index, failure) = (index(slot), Arc::new(failure));
+                Outcome::Failed { open, index, failure, missing }
             }
             Decision::Expired => Outcome::Expired { open, missing },
             Decision::Cancelled { reason, errbacks } => {

@@ -129,6 +129,8 @@ pub(crate) enum Outcome {
         index: Place,
         /// What failed.
         failure: Arc<Failure>,
+        /// Number of parts that were missing.
+        missing: u64,
     },
     /// The chord's time was over.
     Expired {
@@ -166,6 +168,18 @@ impl Outcome {
             Self::Failed { .. } => "failed",
             Self::Expired { .. } => "expired",
             Self::Cancelled { .. } => "cancelled",
+        }
+    }
+
+    /// Whether parts that have not begun are to be revoked: if the chord asks for that, and always
+    /// if it was revoked itself.
+    pub(crate) fn revokes_rest(&self) -> bool {
+        match self {
+            Self::Complete { .. } => false,
+            Self::Failed { open, missing, .. } | Self::Expired { open, missing } => {
+                open.revoke_rest && *missing > 0
+            }
+            Self::Cancelled { .. } => true,
         }
     }
 }

@@ -189,7 +189,7 @@ impl<'a> Firings<'a> {
 
     /// A step was not stored. An error if the session must not go on.
     pub(super) fn failed(&mut self, step: Step, failed: &PublishError) -> Result<Progress, String> {
-        if matches!(failed, PublishError::Nacked) {
+        if matches!(failed, PublishError::Nacked) && step.effect.kind != Kind::Revoke {
             warn!(chord = &*step.chord, error = %failed, "an outcome is published again");
             self.wait(step);
             return Ok(Progress::Under);
@@ -202,7 +202,7 @@ impl<'a> Firings<'a> {
         let key = &step.effect.publish.routing_key;
         match step.effect.judge(failed) {
             Verdict::Done => {
-                debug!(chord = &*step.chord, reply_to = key, "caller is gone");
+                debug!(chord = &*step.chord, routing_key = key, "nobody takes it");
                 Ok(self.confirmed(step))
             }
             Verdict::Declare => {

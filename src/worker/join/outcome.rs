@@ -4,11 +4,14 @@
 //! an outcome once more publishes the same messages with the same ids.
 //!
 //! **Invariant:** every outcome tells everybody who waits for it: the caller of the body and of
-//! all that follows the body, the errbacks, and the chord around.
+//! all that follows the body, the errbacks, and the chord around. What only spares work, the
+//! revocation of the rest, never keeps an outcome from being published.
 
 use tracing::error;
 
+use crate::amqp::{Publish, topology};
 use crate::protocol::canvas::{self, Call, Canvas, Ids};
+use crate::protocol::control::{self, Mark, Revocation};
 use crate::protocol::join::{self, Link, Open, Parent, Record};
 use crate::protocol::{
     CallOptions, Error, Exception, Limits, ResultMeta, Signature, TaskState, Value, msgpack, repr,
@@ -25,6 +28,23 @@ use crate::worker::sequel::Sequel;
 
 /// What has to be published for `outcome`.
 pub(super) fn following(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
+    let mut following = of(outcome, scribe);
+    if outcome.revokes_rest() {
+        following.rest.extend(revocation(&outcome.open().chord));
+    }
+    following
+}
+
+/// Revokes the parts that have not begun. To say so twice, after a crash, does no harm.
+fn revocation(chord: &str) -> Option<Effect> {
+    let revocation = Revocation::now([Mark::Group(chord.to_owned())]);
+    let written = control::Record::Revoke(revocation).encode();
+    let message = written.inspect_err(|error| error!(chord, %error, "parts cannot be revoked"));
+    let stream = topology::revocation_stream();
+    Some(Effect::new(Kind::Revoke, Publish::new("", stream, message.ok()?)))
+}
+
+fn of(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
     match outcome {
         Outcome::Complete { open, parts } => complete(open, parts, scribe),
         Outcome::Failed { open, failure, .. } => {

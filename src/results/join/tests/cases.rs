@@ -243,6 +243,48 @@ fn a_chord_expires_by_a_record_in_the_log() {
     assert!(matches!(shard.outcome(), Some(Outcome::Expired { missing: 1, .. })));
 }
 
+/// What is missing when the chord is decided can be spared, if the producer wants that.
+#[test]
+fn the_rest_of_a_chord_is_revoked_if_it_asks_for_that_and_there_is_a_rest() {
+    let revokes = |open: Open, records: Vec<Record>| {
+        let records = [begin(open)].into_iter().chain(records);
+        let shard = shard(JoinSettings::default(), records);
+        shard.outcome().map(Outcome::revokes_rest)
+    };
+    let asking = || Open { revoke_rest: true, ..open(3) };
+    let cancel = || {
+        let (chord, reason) = ("c".to_owned(), "not wanted".to_owned());
+        Record::Cancel { chord, reason, errbacks: false }
+    };
+    assert_eq!(revokes(asking(), vec![ok(0, 1), err(2)]), Some(true));
+    assert_eq!(revokes(open(3), vec![ok(0, 1), err(2)]), Some(false), "nobody has asked");
+    assert_eq!(revokes(asking(), vec![ok(0, 1), ok(2, 1), err(1)]), Some(false), "all have ended");
+    assert_eq!(revokes(asking(), vec![ok(0, 1), ok(2, 1), ok(1, 1)]), Some(false), "it is well");
+    assert_eq!(revokes(open(3), vec![ok(0, 1), cancel()]), Some(true));
+    let collecting = || Open { mode: Mode::Collect, ..asking() };
+    assert_eq!(revokes(collecting(), vec![err(0)]), None, "the others are wanted");
+    let mut late = shard(JoinSettings::default(), [begin(asking()), ok(0, 1)]);
+    late.pass(999_100);
+    assert_eq!(late.outcome().map(Outcome::revokes_rest), Some(true), "its time is over");
+}
+
+/// Whoever takes over says the same again: what came behind the decision changes nothing.
+#[test]
+fn a_successor_revokes_what_its_predecessor_revoked() {
+    let asking = || begin(Open { revoke_rest: true, ..open(3) });
+    let records = || [asking(), ok(0, 1), err(2), ok(1, 1)];
+    let first = shard(JoinSettings::default(), records());
+    let mut second = Shard::new(JoinSettings::default());
+    for record in records() {
+        second.deliver_one(Ok(record), true);
+    }
+    while let Some(echo) = second.echoes.pop_front() {
+        second.deliver_one(Ok(echo), false);
+    }
+    assert_eq!(first.outcome().map(Outcome::revokes_rest), Some(true));
+    assert_eq!(second.outcome(), first.outcome());
+}
+
 #[test]
 fn what_contradicts_the_open_is_poison() {
     let mut shard = shard(JoinSettings::default(), [begin(open(2)), ok(2, 1), begin(open(3))]);
