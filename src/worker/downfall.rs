@@ -6,6 +6,7 @@
 use tracing::error;
 
 use super::effect::{Effect, Kind};
+use super::errback;
 use super::follow::{self, Following};
 use super::part;
 use super::report::report;
@@ -56,7 +57,7 @@ pub(super) fn failure(
         part_failed(&link, request, cause, &mut following.rest);
     }
     if *cause.state == TaskState::Failure {
-        call_errbacks(request, errbacks, scribe, &mut following);
+        call_errbacks(request, errbacks, cause, scribe, &mut following);
     }
     following
 }
@@ -72,6 +73,7 @@ pub(super) fn unsent(
 ) -> Vec<Effect> {
     let mut following = Following::default();
     let options = CallOptions::from_map(step.options.clone()).unwrap_or_default();
+    let task = step.task.clone();
     rest.push(step);
     let cause = Cause::found(exception);
     doom(request, &rest, cause, scribe, &mut following.rest);
@@ -79,8 +81,8 @@ pub(super) fn unsent(
         part_failed(link, request, cause, &mut following.rest);
     }
     if let Some(id) = options.task_id {
-        let fallen = Request { id, ..lineage(request) };
-        call_errbacks(&fallen, options.link_error, scribe, &mut following);
+        let fallen = Request { id, task, ..lineage(request) };
+        call_errbacks(&fallen, options.link_error, cause, scribe, &mut following);
     }
     following.into_effects().collect()
 }
@@ -147,16 +149,19 @@ fn doom(
     }
 }
 
-/// Calls errbacks as tasks, with the id of the failed one: always as a group, as Celery does.
+/// Calls errbacks as tasks, always as a group, as Celery does: with the id of the failed task, or,
+/// if this worker knows that they want it, with the request, the exception and its traceback.
 fn call_errbacks(
     request: &Request,
-    errbacks: Vec<Signature>,
+    mut errbacks: Vec<Signature>,
+    cause: Cause<'_>,
     scribe: &Scribe<'_>,
     following: &mut Following,
 ) {
     if errbacks.is_empty() {
         return;
     }
+    errback::tell_all(&mut errbacks, request, cause, scribe.registry());
     let call = follow::call(request, &[Value::from(&*request.id)], "errbacks", scribe);
     // As in Celery, errbacks do not inherit the priority.
     let request = &Request { id: request.id.clone(), ..lineage(request) };

@@ -1,20 +1,25 @@
-//! Errbacks that are called in this worker, with the request, the exception and its traceback.
+//! Errbacks that get the request, the exception and its traceback.
 //!
 //! Celery calls an errback this way if it is registered in the failing worker and takes more than
 //! one argument; every other one is sent as a task that gets the id of the failed one (see
 //! `downfall`). A task with a [`Context`] is of the second kind, like Celery's bound tasks.
 //!
-//! Whatever such an errback returns or raises is only logged. **Invariant:** the failed task is not
-//! settled before its errbacks have ended, so that none is lost with the worker; like the task,
-//! one may then be called a second time.
+//! After a task that has run here, they are called here, and whatever one returns or raises is only
+//! logged. **Invariant:** the failed task is not settled before its errbacks have ended, so that
+//! none is lost with the worker; like the task, one may then be called a second time.
+//!
+//! For what has failed without a run, a step that cannot be sent or the body of a chord, they are
+//! sent as tasks with the same three arguments: whoever finds that out, a settler or a joiner, has
+//! others to look after, and must not wait for what an errback does.
 
 use std::sync::Arc;
 
 use tracing::error;
 
+use super::downfall::Cause;
 use super::guard::{self, Guarded, Panicked};
 use super::unsettled::Unsettled;
-use crate::protocol::{Exception, Map, Signature, Value};
+use crate::protocol::{Exception, Map, Signature, Value, canvas};
 use crate::task::{
     Context, Environment, Invocation, Registry, Request, Run, TaskDef, TaskError, TaskResult,
 };
@@ -62,7 +67,7 @@ pub(super) async fn call(
     environment: &Arc<Environment>,
 ) {
     let (exception, traceback) = failure;
-    let given = [facts(request), exception.into_value(), traceback.into()];
+    let given = [facts(request, None), exception.into_value(), traceback.into()];
     for Errback { task, signature } in errbacks {
         let Signature { args: own, kwargs, immutable, .. } = signature;
         let args = if immutable { own } else { given.iter().cloned().chain(own).collect() };
@@ -73,6 +78,29 @@ pub(super) async fn call(
             Ok(Ok(_)) => {}
             Ok(Err(failed)) => log(name, task_id, &failed),
             Err(Panicked { message, .. }) => log(name, task_id, &TaskError::permanent(message)),
+        }
+    }
+}
+
+/// Gives those that want it the request, the exception and its traceback as their arguments.
+pub(super) fn tell_all(
+    errbacks: &mut [Signature],
+    request: &Request,
+    cause: Cause<'_>,
+    registry: &Registry,
+) {
+    for errback in errbacks {
+        let mut plain = errback.clone();
+        let id = canvas::unbind(&mut plain);
+        let task = registry.task(&plain.task).filter(|task| is_called_here(task, &plain));
+        if task.is_some() && !plain.immutable {
+            let exception = cause.exception.clone().into_value();
+            let given = [facts(request, id.as_deref()), exception, cause.traceback.into()];
+            plain.args.splice(0..0, given);
+            *errback = Signature { immutable: true, ..plain };
+        } else {
+            // Only for us.
+            errback.options = plain.options;
         }
     }
 }
@@ -94,10 +122,11 @@ fn log(name: &str, task_id: &str, failed: &TaskError) {
     error!(task_id, errback = name, error = %failed, "errback raised an exception");
 }
 
-/// The request as an errback gets it: the names are those of Celery's `task.request`.
-fn facts(request: &Request) -> Value {
+/// The request as an errback gets it: the names are those of Celery's `task.request`. `id` is that
+/// of the failed task, if the request does not have it.
+fn facts(request: &Request, id: Option<&str>) -> Value {
     let mut facts = Map::with_capacity(16);
-    facts.push("id", request.id.as_str());
+    facts.push("id", id.unwrap_or(&request.id));
     facts.push("task", request.task.as_str());
     facts.push("retries", request.retries);
     facts.push("root_id", request.root_id.as_deref());
@@ -158,5 +187,32 @@ mod tests {
         assert!(!is_called_here(&task(&THREE[..1], false), &bare));
         let chain = Signature { subtask_type: Some("chain".into()), ..bare };
         assert!(!is_called_here(&task(THREE, false), &chain));
+    }
+
+    #[test]
+    fn one_that_cannot_be_called_here_is_given_all_of_the_failure() {
+        static NEW_STYLE: TaskDef = task(FOUR, false);
+        let registry = Registry::of([&NEW_STYLE], &crate::task::StateMap::new()).unwrap();
+        let own = Signature { args: vec!["me".into()], ..Signature::new("on_error") };
+        let fixed = Signature { immutable: true, ..Signature::new("on_error") };
+        let options = Map::from_iter([("bound_to_id", true)]);
+        let args = vec!["member".into(), "me".into()];
+        let bound = Signature { args, options, ..fixed.clone() };
+        let mut errbacks = [own, Signature::new("elsewhere"), fixed.clone(), bound];
+        let request = Request { id: "1".into(), task: "step".into(), ..Request::default() };
+        let exception = Exception::type_error("no");
+        tell_all(&mut errbacks, &request, Cause::found(&exception), &registry);
+        let [told, unknown, unchanged, bound] = errbacks;
+        let [Value::Map(facts), error, Value::Null, label] = &told.args[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!((facts.get("id"), facts.get("task")), (Some(&"1".into()), Some(&"step".into())));
+        assert_eq!((error, label), (&exception.into_value(), &"me".into()));
+        assert!(told.immutable, "so that nothing comes before them");
+        assert_eq!(unknown, Signature::new("elsewhere"), "only its own worker knows what it wants");
+        assert_eq!(unchanged, fixed);
+        let facts = bound.args.first().and_then(Value::as_map);
+        assert_eq!(facts.and_then(|facts| facts.get("id")), Some(&"member".into()));
+        assert_eq!((bound.args.len(), bound.options.is_empty()), (4, true));
     }
 }

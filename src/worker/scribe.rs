@@ -42,6 +42,11 @@ impl<'a> Scribe<'a> {
         fits_frame(properties, self.frame_max)
     }
 
+    /// The tasks that this worker knows.
+    pub(super) fn registry(&self) -> &'a Registry {
+        self.registry
+    }
+
     /// How chords are joined that are made now.
     pub(super) fn join(&self) -> JoinDefaults {
         self.composer.join()

@@ -206,11 +206,19 @@ async fn a_step_that_can_never_be_delivered_fails_and_the_task_before_it_does_no
     let bundle = Bundle::new("no-exchange").await;
     let worker = bundle.worker().await;
     let nowhere = double::partial().exchange("nowhere").routing_key("x");
-    let nowhere = nowhere.link_error(on_failure_id::partial());
+    let nowhere = nowhere
+        .link_error(on_failure_id::partial())
+        .link_error(Signature::<()>::new("tests.on_failure"));
     let result = bundle.client.apply(add::s(1, 1) | nowhere | double::partial()).await.unwrap();
     let error = result.get(PATIENCE).await.unwrap_err();
     assert_eq!(kind(&error), "EncodeError");
-    bundle.probe.seen(1).await;
+    bundle.probe.seen(2).await;
+    let step = result.parent().unwrap().id();
+    let mut runs = bundle.probe.runs();
+    runs.sort();
+    let [all, id] = &runs[..] else { panic!("{runs:?}") };
+    assert!(all.starts_with(&format!("called for {step} with EncodeError: ")), "{all}");
+    assert_eq!(*id, format!("told of {step}"));
     let after = bundle.client.send(add::s(2, 2)).await.unwrap();
     assert_eq!(after.get(PATIENCE).await.unwrap(), 4, "the worker goes on");
     stop(worker).await;

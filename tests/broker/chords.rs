@@ -159,6 +159,24 @@ async fn a_part_that_fails_fails_the_chord_and_calls_its_errbacks() {
     stop(worker).await;
 }
 
+/// As those that are called in the worker of a task that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_errback_of_a_body_that_wants_the_request_and_the_exception_gets_them() {
+    let bundle = Bundle::joining("chord-tells-all").await;
+    let worker = bundle.worker().await;
+    let header = vec![call("tests.add", [1, 1]), call::<Value>("tests.python_error", [])];
+    let mut body = total();
+    body.link_error(&Signature::new("tests.on_failure"));
+    let begun = bundle.begin(Canvas::chord(header, body).unwrap()).await;
+    bundle.probe.seen(1).await;
+    let told = bundle.probe.drain().remove(0);
+    let expected = format!("called for {} with ChordError: Dependency ", begun.id);
+    assert!(told.starts_with(&expected) && told.ends_with("ValueError('kaboom')"), "{told}");
+    bundle.reports(1);
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_inside_is_the_failure_of_the_part_outside() {
     let bundle = Bundle::joining("chord-fails-inside").await;

@@ -3,8 +3,8 @@
 //!
 //! Each call of an errback has an id of its own. A failing task that our worker runs twice, because
 //! the broker has delivered it twice, calls the same ones again; so calls are told apart by their
-//! ids. One that runs more than once must have been delivered more than once, or published more than
-//! once, which happens only when the connection is lost before the confirm.
+//! ids. One that runs more than once must have been delivered more than once, or published more
+//! than once, which happens only when the connection is lost before the confirm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -37,10 +37,21 @@ fn bind(mut errback: Signature, id: Option<&str>) -> Signature {
     match id {
         Some(id) if !errback.immutable => {
             errback.args.splice(0..0, [Value::from(id)]);
+            errback.options.insert(options::BOUND, true);
             Signature { immutable: true, ..errback }
         }
         _ => errback,
     }
+}
+
+/// Takes the id out again that was put into an errback when the body of its chord was frozen.
+/// `None` if none was, or if nobody knows any more.
+pub(crate) fn unbind(errback: &mut Signature) -> Option<String> {
+    let is_bound = errback.options.remove(options::BOUND)?.as_bool()? && errback.immutable;
+    let id = errback.args.first()?.as_str().filter(|_| is_bound)?.to_owned();
+    errback.args.remove(0);
+    errback.immutable = false;
+    Some(id)
 }
 
 /// The errbacks of a frozen body, and the ids that they get if that is not the body's own.
@@ -113,6 +124,19 @@ mod tests {
             let (args, body) = called(body(), &errback, Some(rest));
             assert_eq!((args, body), (vec!["b".into()], "r".into()));
         }
+    }
+
+    #[test]
+    fn the_id_of_a_member_can_be_taken_out_again() {
+        let mut told = Signature { args: vec!["own".into()], ..Signature::new("told") };
+        let original = told.clone();
+        assert_eq!(unbind(&mut told), None);
+        told = bind(told, Some("m"));
+        assert!(told.immutable && told.args == ["m".into(), "own".into()]);
+        assert_eq!((unbind(&mut told).as_deref(), &told), (Some("m"), &original));
+        let fixed = Signature { immutable: true, ..original };
+        let mut unbound = bind(fixed.clone(), Some("m"));
+        assert_eq!((unbind(&mut unbound), unbound), (None, fixed));
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod stamp;
 mod tree;
 
 pub use doomed::{Doomed, failed_with};
+pub(crate) use errbacks::unbind;
 pub use error::CanvasError;
 pub use ids::Ids;
 pub use lower::{Call, JoinDefaults, Lowered, lower};

@@ -23,6 +23,9 @@ pub(super) const JOIN: &str = "join";
 /// Our own, of chains that were frozen: the errbacks that their steps were given. They are called
 /// if the chain is the body of a chord and cannot run; what follows the chain must not get them.
 pub(super) const BODY_ERRBACKS: &str = "body_link_error";
+/// Our own, of errbacks that were given the id of what fails as their first argument, when the body
+/// of their chord was frozen.
+pub(super) const BOUND: &str = "bound_to_id";
 
 /// A text option. Null and what is no text are absent.
 pub(super) fn text<'a>(map: &'a Map, key: &str) -> Option<&'a str> {
