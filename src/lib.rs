@@ -75,7 +75,7 @@ pub mod __private {
     };
     pub use crate::task::name::{dotted, dotted_len, text};
     pub use crate::task::{
-        Acks, Context, ErrorClass, Invocation, Isolate, OnConnectionLoss, Param, RateLimit, Run,
-        StateType, Submitted, TaskDef, TaskOptions, TaskResult,
+        Acks, Context, ErrorClass, Invocation, Isolate, KeyPart, LimitKey, OnConnectionLoss, Param,
+        RateLimit, Run, StateType, Submitted, TaskDef, TaskOptions, TaskResult,
     };
 }

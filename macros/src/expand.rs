@@ -11,8 +11,9 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{ItemFn, Type};
 
+use crate::key::{Key, Part};
 use crate::options::{ErrorClass, Options};
-use crate::parse::{Default, Output, Param, Task};
+use crate::parse::{Default, Output, Param, Task, wire_names};
 
 // Emitted code says `allow` and not `expect`: whether such a lint fires depends on the function
 // that somebody else wrote, and an expectation that is not met would be a warning to them.
@@ -166,7 +167,7 @@ fn out(output: &Output) -> TokenStream {
 /// The body of `def`.
 fn definition(task: &Task, function: &str) -> TokenStream {
     let ident = &task.ident;
-    let options = options(&task.options);
+    let options = options(&task.options, &wire_names(&task.params));
     let params = task.params.iter().filter_map(|param| match param {
         Param::Wire { ident, default, .. } => {
             let name = ident.unraw().to_string();
@@ -290,7 +291,21 @@ fn classes(field: &str, classes: Option<&[ErrorClass]>) -> TokenStream {
     quote!(#field: const { &[#(#classes),*] },)
 }
 
-fn options(options: &Options) -> TokenStream {
+/// The key of a limit, for a task with these parameters.
+fn key(key: &Key, params: &[String]) -> TokenStream {
+    let parts = key.parts.iter().map(|part| match part {
+        Part::Text(text) => quote!(::celeriac::__private::KeyPart::Text(#text)),
+        Part::Param(name) => {
+            // It was checked that there is one.
+            let at = params.iter().position(|param| param == name).unwrap_or(params.len());
+            quote!(::celeriac::__private::KeyPart::Param { at: #at, name: #name })
+        }
+        Part::Header(name) => quote!(::celeriac::__private::KeyPart::Header(#name)),
+    });
+    quote!(::celeriac::__private::LimitKey::new(const { &[#(#parts),*] }))
+}
+
+fn options(options: &Options, params: &[String]) -> TokenStream {
     fn option<T: quote::ToTokens>(field: &str, value: Option<T>) -> TokenStream {
         let field = format_ident!("{field}");
         match value {
@@ -330,6 +345,9 @@ fn options(options: &Options) -> TokenStream {
                 })
             }),
         ),
+        option("concurrency_key", options.concurrency_key.as_ref().map(|it| key(it, params))),
+        option("global_rate_limit", rate(options.global_rate_limit)),
+        option("rate_key", options.rate_key.as_ref().map(|it| key(it, params))),
         option("acks", variant("Acks", options.acks)),
         option("time_limit", time(options.time_limit)),
         option("soft_time_limit", time(options.soft_time_limit)),

@@ -6,6 +6,7 @@
 
 mod duration;
 mod expand;
+mod key;
 #[cfg(test)]
 mod mistakes;
 mod options;
@@ -75,6 +76,9 @@ use syn::{ItemFn, parse_macro_input};
 /// | `ignore_result` | no result is stored |
 /// | `unique = "10m"` | a call with the same arguments is not sent again for so long |
 /// | `global_concurrency = 5` | so many calls run at once, in all workers together |
+/// | `concurrency_key = "{x}"` | these are counted for each key, not for the task |
+/// | `global_rate_limit = "10/s"` | how often it may start, in all workers together |
+/// | `rate_key = "{x}"` | these starts are counted for each key, not for the task |
 /// | `acks = late` | acknowledge after the run (`late`) or before it (`early`) |
 /// | `time_limit = "30s"` | run time after which the task is ended |
 /// | `soft_time_limit = "25s"` | run time after which it is asked to end |
@@ -95,6 +99,9 @@ use syn::{ItemFn, parse_macro_input};
 /// A task with any option about retries is run again after a retryable error, three times unless
 /// `max_retries` says otherwise. Without `= time`, `retry_backoff` begins with one second. Errors
 /// are named by type, which may also be that of a cause, or by the class that callers see.
+///
+/// Keys are text with places for arguments (`"bank {account}"`) and for headers that the sender
+/// gives to the call (`"{header:tenant}"`). Tasks whose keys are the same share the limit.
 ///
 /// Times are text with a unit (`"500ms"`, `"30s"`, `"10m"`, `"2h"`) or a number of seconds. Flags
 /// may be switched off: `track_started = false`.

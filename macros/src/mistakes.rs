@@ -42,8 +42,8 @@ const TIME: &str =
 fn an_unknown_option_is_met_with_the_known_ones() {
     check_options(quote!(que = "sums"), &["unknown option `que`: did you mean `queue`?"]);
     let all = "unknown option `colour`: there are: name, queue, priority, serializer, \
-               ignore_result, unique, global_concurrency, acks, time_limit, soft_time_limit, \
-               max_retries, retry_delay, \
+               ignore_result, unique, global_concurrency, concurrency_key, global_rate_limit, \
+               rate_key, acks, time_limit, soft_time_limit, max_retries, retry_delay, \
                retry_backoff, retry_backoff_max, retry_jitter, retry_for, dont_retry_for, \
                track_started, isolate, reject_on_worker_lost, rate_limit, on_connection_loss, \
                blocking";
@@ -85,6 +85,37 @@ fn options_about_retries_fit_together() {
     check_options(quote!(retry_for("Value Error")), &[text]);
     check_options(quote!(retry_for(A), retry_for(B)), &["the option `retry_for` is given twice"]);
     check_options(quote!(retry_backoff = "2s", retry_jitter = false, retry_for(io::Error)), &[]);
+}
+
+#[test]
+fn limits_of_the_fleet_and_their_keys_are_checked() {
+    let number = "`global_concurrency`: expected a number, 1 or more";
+    check_options(quote!(global_concurrency = 0), &[number]);
+    check_options(quote!(global_concurrency = "many"), &[number]);
+    let rate = "`global_rate_limit`: expected a rate such as \"10/s\", \"100/m\" or \"1000/h\"";
+    for wrong in [quote!("10/d"), quote!("fast"), quote!(0), quote!("-1/s"), quote!("0/s")] {
+        check_options(quote!(global_rate_limit = #wrong), &[rate]);
+    }
+    let bounds = "`global_rate_limit`: expected at most \"10000/s\", and at least once in ten days";
+    check_options(quote!(global_rate_limit = "10001/s"), &[bounds]);
+    check_options(quote!(global_rate_limit = "0.001/h"), &[bounds]);
+    check_options(quote!(global_rate_limit = "100/m", rate_key = "bank"), &[]);
+    let text = "`concurrency_key` says nothing without `global_concurrency`";
+    check_options(quote!(concurrency_key = "bank"), &[text]);
+    let text = "`rate_key` says nothing without `global_rate_limit`";
+    check_options(quote!(global_concurrency = 1, rate_key = "bank"), &[text]);
+    let text = "a brace without its other one: write `{{` or `}}` for the sign itself";
+    check_options(quote!(global_concurrency = 1, concurrency_key = "{tenant"), &[text]);
+    let text = "no parameter `tenant`: there are none on the wire; a header is `{header:tenant}`";
+    check_options(quote!(global_concurrency = 1, concurrency_key = "{tenant}"), &[text]);
+    let found = mistakes(
+        quote!(global_rate_limit = 5, rate_key = "{tennant}"),
+        quote!(
+            async fn f(cx: Context, tenant: String, r#type: i64) {}
+        ),
+    );
+    let text = "no parameter `tennant`: there are: tenant, type; a header is `{header:tennant}`";
+    assert_eq!(found, [text]);
 }
 
 #[test]

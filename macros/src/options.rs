@@ -10,9 +10,10 @@ use syn::punctuated::Punctuated;
 use syn::{Error, Expr, ExprLit, Lit, LitBool, LitStr, Meta, Result, Token, Type};
 
 use crate::duration;
+use crate::key::Key;
 
 /// Every option there is, for suggestions.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 26] = [
     "name",
     "queue",
     "priority",
@@ -20,6 +21,9 @@ const NAMES: [&str; 23] = [
     "ignore_result",
     "unique",
     "global_concurrency",
+    "concurrency_key",
+    "global_rate_limit",
+    "rate_key",
     "acks",
     "time_limit",
     "soft_time_limit",
@@ -48,6 +52,10 @@ pub(crate) struct Options {
     pub(crate) ignore_result: Option<bool>,
     pub(crate) unique: Option<Duration>,
     pub(crate) global_concurrency: Option<NonZeroU32>,
+    pub(crate) concurrency_key: Option<Key>,
+    /// The time between two starts.
+    pub(crate) global_rate_limit: Option<Duration>,
+    pub(crate) rate_key: Option<Key>,
     pub(crate) acks: Option<&'static str>,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) soft_time_limit: Option<Duration>,
@@ -83,7 +91,11 @@ impl Options {
         }
         match errors {
             Some(errors) => Err(errors),
-            None => options.check_retries(&metas).map(|()| options),
+            None => {
+                options.check_retries(&metas)?;
+                options.check_keys(&metas)?;
+                Ok(options)
+            }
         }
     }
 
@@ -104,6 +116,28 @@ impl Options {
         })
     }
 
+    /// Keys of limits that there are not.
+    fn check_keys(&self, metas: &Punctuated<Meta, Token![,]>) -> Result<()> {
+        let pairs = [
+            ("concurrency_key", "global_concurrency", self.global_concurrency.is_some()),
+            ("rate_key", "global_rate_limit", self.global_rate_limit.is_some()),
+        ];
+        for (key, limit, is_limited) in pairs {
+            if let Some(meta) = metas.iter().find(|meta| meta.path().is_ident(key))
+                && !is_limited
+            {
+                let text = format!("`{key}` says nothing without `{limit}`");
+                return Err(Error::new_spanned(meta, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys of limits.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.concurrency_key.iter().chain(&self.rate_key)
+    }
+
     fn read(&mut self, meta: &Meta) -> Result<()> {
         let key = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
         match key.as_str() {
@@ -118,6 +152,9 @@ impl Options {
             "global_concurrency" => set(&mut self.global_concurrency, meta, |value| {
                 number(value, "a number, 1 or more")
             }),
+            "concurrency_key" => set(&mut self.concurrency_key, meta, limit_key),
+            "global_rate_limit" => set(&mut self.global_rate_limit, meta, global_rate),
+            "rate_key" => set(&mut self.rate_key, meta, limit_key),
             "acks" => set(&mut self.acks, meta, |value| {
                 choice(value, &[("late", "Late"), ("early", "Early")])
             }),
@@ -281,6 +318,21 @@ fn rate(given: Given<'_>) -> Result<Duration> {
         _ => None,
     }
     .ok_or_else(|| wrong(given, "expected a rate such as \"10/s\", \"100/m\" or \"1000/h\""))
+}
+
+/// The same within what a queue of the broker can count.
+fn global_rate(given: Given<'_>) -> Result<Duration> {
+    const LEAST: Duration = Duration::from_micros(100);
+    const MOST: Duration = Duration::from_secs(10 * 24 * 3600);
+    let interval = rate(given)?;
+    if (LEAST..=MOST).contains(&interval) {
+        return Ok(interval);
+    }
+    Err(wrong(given, "expected at most \"10000/s\", and at least once in ten days"))
+}
+
+fn limit_key(given: Given<'_>) -> Result<Key> {
+    Key::parse(text(given)?)
 }
 
 /// A flag, which is one second, or a time.

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{
     Attribute, Error, Expr, FnArg, GenericArgument, Ident, ItemFn, Meta, Pat, PatType, Path,
@@ -61,6 +62,9 @@ pub(crate) fn task(options: TokenStream, function: &mut ItemFn) -> Result<Task> 
         params.extend(errors.catch(param(input)));
     }
     errors.catch(check_order(&params));
+    for key in options.iter().flat_map(Options::keys) {
+        errors.catch(key.check(&wire_names(&params)));
+    }
     let output = errors.catch(output(&function.sig.output));
     let is_async = function.sig.asyncness.is_some();
     if let Some(options) = &options
@@ -238,6 +242,15 @@ fn check_order(params: &[Param]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The names of the parameters that are on the wire, in order.
+pub(crate) fn wire_names(params: &[Param]) -> Vec<String> {
+    let names = params.iter().filter_map(|param| match param {
+        Param::Wire { ident, .. } => Some(ident.unraw().to_string()),
+        Param::Context { .. } | Param::State { .. } => None,
+    });
+    names.collect()
 }
 
 fn output(output: &ReturnType) -> Result<Output> {

@@ -91,6 +91,26 @@ pub(crate) fn permit(name: &str) -> QueueSpec {
     queue
 }
 
+/// A queue of starts: it takes `count` messages within `period`, and refuses more.
+///
+/// Classic, whatever the broker makes of queues that do not say: only those refuse exactly.
+pub(crate) fn starts(name: &str, count: u32, period: Duration) -> QueueSpec {
+    let expires = Some(starts_lifetime(period));
+    let mut queue = QueueSpec { expires, ..QueueSpec::classic(name) };
+    queue.arguments.insert("x-queue-type", "classic");
+    queue.arguments.insert("x-max-length", i64::from(count));
+    queue.arguments.insert("x-overflow", "reject-publish");
+    queue.arguments.insert("x-message-ttl", i64::try_from(period.as_millis()).unwrap_or(i64::MAX));
+    queue
+}
+
+/// How long such a queue stays after it was declared last: long enough that it need not be
+/// declared for each start.
+pub(crate) fn starts_lifetime(period: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(60);
+    period.saturating_mul(4).max(LEAST)
+}
+
 /// The queue of dead letters. What its consumers do not get done is moved to its own parking
 /// queue by the broker.
 pub(crate) fn dead_letter_queue() -> QueueSpec {

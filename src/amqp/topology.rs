@@ -100,9 +100,14 @@ pub fn unique_queue(hash: &str) -> String {
     format!("celeriac.unique.{hash}")
 }
 
-/// The queue that is permit number `number` of the task `task`.
-pub fn permit_queue(task: &str, number: u32) -> String {
-    format!("celeriac.permits.{task}.{number}")
+/// The queue that is permit number `number` of what has the name `limited`.
+pub fn permit_queue(limited: &str, number: u32) -> String {
+    format!("celeriac.permits.{limited}.{number}")
+}
+
+/// The queue of the starts of what has the name `limited`: `count` within `period`.
+pub fn starts_queue(limited: &str, count: u32, period: Duration) -> String {
+    format!("celeriac.starts.{limited}.{count}.{}", period.as_millis())
 }
 
 /// Whether `queue` is the log of a join shard.

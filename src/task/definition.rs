@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Context, ErrorClass, RateLimit, TaskResult};
+use super::{Context, ErrorClass, LimitKey, RateLimit, TaskResult};
 use crate::protocol::{Map, Serializer, Value};
 
 /// One task, as the registry keeps it.
@@ -60,6 +60,14 @@ pub struct TaskOptions {
     // Used by the worker.
     /// How many calls of the task run at once in the whole fleet.
     pub global_concurrency: Option<NonZeroU32>,
+    /// What these are counted by instead of the task: calls with the same key share the limit,
+    /// also those of other tasks.
+    pub concurrency_key: Option<LimitKey>,
+    /// How often the task may start in the whole fleet: from once in ten days to 10,000 times a
+    /// second.
+    pub global_rate_limit: Option<RateLimit>,
+    /// What these starts are counted by instead of the task.
+    pub rate_key: Option<LimitKey>,
     /// When the message is acknowledged.
     pub acks: Option<Acks>,
     /// Run time after which the task is ended by force.
@@ -103,6 +111,9 @@ impl TaskOptions {
         ignore_result: None,
         unique: None,
         global_concurrency: None,
+        concurrency_key: None,
+        global_rate_limit: None,
+        rate_key: None,
         acks: None,
         time_limit: None,
         soft_time_limit: None,

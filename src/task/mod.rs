@@ -22,6 +22,7 @@ mod definition;
 mod error;
 #[doc(hidden)]
 pub mod expansion;
+mod limit_key;
 #[doc(hidden)]
 pub mod name;
 mod outcome;
@@ -40,7 +41,9 @@ pub use definition::{
     Acks, Invocation, Isolate, OnConnectionLoss, Param, Run, StateType, TaskDef, TaskOptions,
 };
 pub use error::{IntoTaskError, TaskError, TaskErrorKind, TaskResult};
+pub use limit_key::{KeyPart, LimitKey};
 pub use outcome::Outcome;
+pub(crate) use rate_limit::Window;
 pub use rate_limit::{RateLimit, RateLimitError};
 pub use registry::{Registry, RegistryError};
 pub use retry::{ErrorClass, NewArguments, Retry};

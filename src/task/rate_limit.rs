@@ -69,6 +69,17 @@ impl RateLimit {
         self.interval
     }
 
+    /// The same as a number of starts within a time, which is a second where that is enough, and
+    /// the time between two starts where it is not.
+    pub(crate) fn window(self) -> Window {
+        let per_second = (1.0 / self.interval.as_secs_f64()).round();
+        // Saturates, and is at least 1.
+        let count = (per_second.max(1.0) as u32).min(Window::COUNT_MAX);
+        let period_ms = (self.interval.as_secs_f64() * f64::from(count) * 1000.0).round();
+        let period = Duration::from_millis(period_ms.max(1.0) as u64).min(Window::PERIOD_MAX);
+        Window { count, period }
+    }
+
     /// `None` if that is no rate, and `Some(None)` if it is none.
     fn per(count: f64, seconds: f64) -> Option<Option<Self>> {
         if !count.is_finite() || count < 0.0 {
@@ -81,6 +92,21 @@ impl RateLimit {
         let interval = Duration::try_from_secs_f64(interval).unwrap_or(Self::INTERVAL_MAX);
         Some(Some(Self::every(interval)))
     }
+}
+
+/// So many starts within a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) count: u32,
+    /// In whole milliseconds.
+    pub(crate) period: Duration,
+}
+
+impl Window {
+    /// As many as a queue of the broker should hold.
+    const COUNT_MAX: u32 = 10_000;
+    /// As long as a message may live, and its queue four times; `#[task]` knows this, too.
+    const PERIOD_MAX: Duration = Duration::from_secs(10 * 24 * 3600);
 }
 
 impl FromStr for RateLimit {
@@ -157,6 +183,23 @@ mod tests {
         assert_eq!(read("60/m".into()), Ok(Some(second)));
         assert!(read(Value::Bool(true)).is_err());
         assert!(read(Value::Int(-1)).is_err());
+    }
+
+    #[test]
+    fn a_rate_is_a_number_of_starts_within_a_time() {
+        let of = |text| {
+            let Window { count, period } = RateLimit::parse(text).unwrap().unwrap().window();
+            (count, period.as_millis())
+        };
+        assert_eq!(of("10/s"), (10, 1000));
+        assert_eq!(of("7/s"), (7, 1000));
+        assert_eq!(of("3/s"), (3, 1000));
+        assert_eq!(of("1/s"), (1, 1000));
+        assert_eq!(of("100/m"), (2, 1200));
+        assert_eq!(of("1000/h"), (1, 3600));
+        assert_eq!(of("1/h"), (1, 3_600_000));
+        assert_eq!(of("1e300/s"), (10_000, 1));
+        assert_eq!(of("1e-300/s"), (1, 864_000_000));
     }
 
     #[test]

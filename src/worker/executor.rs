@@ -22,6 +22,7 @@ use super::intake::Job;
 #[cfg(unix)]
 use super::isolate;
 use super::journal;
+use super::limited;
 use super::limits::Limits;
 use super::permits::Permit;
 use super::rate::{Pace, WAIT_MAX};
@@ -70,6 +71,9 @@ enum Begin {
     Paced(Pace),
 }
 
+/// What a job needs to start. Without a slot it is not to start here.
+type Place = (Option<Slot>, Option<Permit>);
+
 /// Why a job does not start now.
 enum NoPlace {
     Cancelled(Cancel),
@@ -110,10 +114,8 @@ impl Executor {
             // It needs no slot.
             Admission::Expired => Begin::Paced(Pace::Now),
             Admission::Run => match crew.rates.pace(job.task.name) {
-                // It may have to wait for its permit.
-                Pace::Now if job.task.options.global_concurrency.is_some() => {
-                    Begin::Paced(Pace::Now)
-                }
+                // It may have to wait for the fleet.
+                Pace::Now if is_limited_in_fleet(&job) => Begin::Paced(Pace::Now),
                 Pace::Now => Begin::InTurn(Turn::next(self.lanes.slots(&job))),
                 pace => Begin::Paced(pace),
             },
@@ -189,7 +191,7 @@ impl Lanes {
         let (slot, _permit) = match turn {
             // The usual way, which asks nobody and waits for nothing.
             Some(Turn::Come(slot)) => (Some(slot).filter(|_| !self.crew.stop.is_asked()), None),
-            turn => match Box::pin(self.take_both(&job, turn)).await {
+            turn => match Box::pin(self.take_place(&job, turn)).await {
                 Ok(both) => both,
                 Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
                 Err(NoPlace::Until(until)) => return delayed(job, until),
@@ -236,11 +238,7 @@ impl Lanes {
 
     /// Waits for a slot, and before that for a permit if the job needs one. Who waits for the one
     /// keeps the other from others for a moment only; then, with a slot, it asks once more.
-    async fn take_both(
-        &self,
-        job: &Job,
-        mut turn: Option<Turn>,
-    ) -> Result<(Option<Slot>, Option<Permit>), NoPlace> {
+    async fn take_both(&self, job: &Job, mut turn: Option<Turn>) -> Result<Place, NoPlace> {
         loop {
             let mut permit = match turn {
                 Some(_) => None,
@@ -257,12 +255,14 @@ impl Lanes {
                     waiting.await
                 }
             };
-            let slot = slot.map_err(NoPlace::Cancelled)?;
-            let Some(limit) = job.task.options.global_concurrency else { return Ok((slot, None)) };
+            let slot = slot?;
+            let options = &job.task.options;
+            let Some(limit) = options.global_concurrency else { return Ok((slot, None)) };
             if slot.is_none() || permit.is_some() || !is_live(job) {
                 return Ok((slot, permit));
             }
-            let acquire = self.crew.permits.acquire(job.task.name, limit.get());
+            let name = limited::name(job, options.concurrency_key);
+            let acquire = self.crew.permits.acquire(&name, limit.get());
             if let Ok(Some(permit)) = tokio::time::timeout(PERMIT_WITH_SLOT, acquire).await {
                 return Ok((slot, Some(permit)));
             }
@@ -272,9 +272,11 @@ impl Lanes {
     /// Waits a moment for the permit of a job that needs one; gives the date of another try if
     /// there is none. A job that is not to run after all gets none, either.
     async fn permit(&self, job: &Job) -> Result<Option<Permit>, Timestamp> {
-        let Some(limit) = job.task.options.global_concurrency else { return Ok(None) };
+        let options = &job.task.options;
+        let Some(limit) = options.global_concurrency else { return Ok(None) };
+        let name = limited::name(job, options.concurrency_key);
         loop {
-            let acquire = self.crew.permits.acquire(job.task.name, limit.get());
+            let acquire = self.crew.permits.acquire(&name, limit.get());
             tokio::select! {
                 biased;
                 () = self.crew.stop.warm.cancelled() => return Ok(None),
@@ -352,14 +354,57 @@ impl Lanes {
         }
     }
 
+    /// Waits for a place, and where starts are counted in the whole fleet, for one of those. Only
+    /// who has a place takes a start, so that it is used at once; nobody keeps a place to wait.
+    async fn take_place(&self, job: &Job, turn: Option<Turn>) -> Result<Place, NoPlace> {
+        let Some(limit) = job.task.options.global_rate_limit else {
+            return self.take_both(job, turn).await;
+        };
+        let (starts, name) = (&self.crew.starts, limited::name(job, job.task.options.rate_key));
+        let since = Instant::now();
+        loop {
+            let pause = match starts.wait(&name, limit) {
+                Some(pause) => pause,
+                None => {
+                    let place = self.take_both(job, None).await?;
+                    if place.0.is_none() || !is_live(job) {
+                        return Ok(place);
+                    }
+                    match self.unless_over(job, starts.take(&name, limit)).await? {
+                        None => return Ok((None, None)),
+                        Some(Ok(())) => return Ok(place),
+                        Some(Err(pause)) => pause,
+                    }
+                }
+            };
+            if since.elapsed() + pause > WAIT_MAX
+                && self.crew.client.delays().serve(&job.unsettled.request.delivery_info.queue)
+            {
+                return Err(NoPlace::Until(Timestamp::now() + starts.ahead(&name, limit)));
+            }
+            if self.unless_over(job, tokio::time::sleep(pause)).await?.is_none() {
+                return Ok((None, None));
+            }
+        }
+    }
+
     /// Waits for a slot; `None` when the job is not to start here.
-    async fn take_slot(&self, job: &Job, turn: Option<Turn>) -> Result<Option<Slot>, Cancel> {
+    async fn take_slot(&self, job: &Job, turn: Option<Turn>) -> Result<Option<Slot>, NoPlace> {
         let turn = turn.unwrap_or_else(|| Turn::next(self.slots(job)));
+        self.unless_over(job, turn.come()).await.map(Option::flatten)
+    }
+
+    /// Waits for something, as long as the job may start here; `None` when it may not any more.
+    async fn unless_over<T>(
+        &self,
+        job: &Job,
+        what: impl Future<Output = T>,
+    ) -> Result<Option<T>, NoPlace> {
         tokio::select! {
             biased;
             () = self.crew.stop.warm.cancelled() => Ok(None),
-            why = cancelled(job) => Err(why),
-            slot = turn.come() => Ok(slot),
+            why = cancelled(job) => Err(NoPlace::Cancelled(why)),
+            it = what => Ok(Some(it)),
             () = lost(job) => Ok(None),
         }
     }
@@ -465,6 +510,12 @@ impl Lanes {
 fn acks_early(job: &Job, crew: &Crew) -> bool {
     let default = if crew.client.config().task_acks_late { Acks::Late } else { Acks::Early };
     job.task.options.acks.unwrap_or(default) == Acks::Early
+}
+
+/// Whether it needs a permit or a start of the whole fleet.
+fn is_limited_in_fleet(job: &Job) -> bool {
+    let options = &job.task.options;
+    options.global_concurrency.is_some() || options.global_rate_limit.is_some()
 }
 
 /// Whether the delivery is still this worker's; if not, the broker delivers it again, and running

@@ -1,20 +1,21 @@
-//! Permits: how many calls of a task run at once in the whole fleet.
+//! Permits: how many calls of a task, or with a key in common, run at once in the whole fleet.
 //!
-//! Permit number `n` of a task is a queue that only one connection may have, the one that delivers
-//! the worker's messages: who makes the queue has the permit, and who deletes it gives it back. So
+//! Permit number `n` is a queue that only one connection may have, the one that delivers the
+//! worker's messages: who makes the queue has the permit, and who deletes it gives it back. So
 //! the broker alone keeps the count, there is nothing to set up or to change when the limit does,
 //! and the permits of a worker that is killed come back with its connection.
 //!
 //! Who looks for a permit asks with a message for each of them which ones are free, because a
-//! message that nobody gets is cheaper than a queue that is refused. Of one worker only one asks.
+//! message that nobody gets is cheaper than a queue that is refused. Of one worker only one asks
+//! for the same permits, and few ask at a time.
 //!
-//! **Invariant:** as long as connections last, no more permits of a task are out than its limit.
+//! **Invariant:** as long as connections last, no more permits of one name are out than its limit.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::debug;
 
 use crate::amqp::{self, Connection, Publish, Publisher, layout, topology};
@@ -29,20 +30,40 @@ const TURNS_MAX: u32 = 16;
 /// How many permits are asked for at once.
 const ASKED_MAX: usize = 64;
 
+/// For how many names a worker asks at a time.
+const ASKING_MAX: usize = 8;
+
+/// How many permits a worker has at most; each is a queue in the broker.
+const HELD_MAX: usize = 10_000;
+
 /// The permits of one worker.
 #[derive(Debug)]
 pub(super) struct Permits {
-    connection: Connection,
-    publisher: Publisher,
-    kinds: Mutex<HashMap<&'static str, Arc<Kind>>>,
+    shared: Arc<Shared>,
+    kinds: Mutex<Kinds>,
 }
 
-/// The permits of one task.
 #[derive(Debug)]
-struct Kind {
-    task: &'static str,
+struct Shared {
     connection: Connection,
     publisher: Publisher,
+    asking: Semaphore,
+    room: Arc<Semaphore>,
+}
+
+/// What has waiters or permits; who knows of a kind keeps it.
+#[derive(Debug, Default)]
+struct Kinds {
+    by_name: HashMap<Box<str>, Weak<Kind>>,
+    /// How many there may be before those that are gone are taken out.
+    prune_at: usize,
+}
+
+/// The permits of one name.
+#[derive(Debug)]
+struct Kind {
+    name: Box<str>,
+    shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
@@ -51,68 +72,93 @@ struct State {
     /// Numbers of the permits that this worker has, or is giving back, and in which epoch of the
     /// connection it got them.
     held: HashMap<u32, u64>,
-    waiters: VecDeque<oneshot::Sender<Permit>>,
+    waiters: VecDeque<Waiter>,
     /// Whether somebody asks for them.
     is_asking: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Tasks that share a key may have different ones; only permits below it will do.
+    limit: u32,
+    sender: oneshot::Sender<Permit>,
 }
 
 /// The right to run one call. Dropping it gives it to the next one.
 #[derive(Debug)]
 pub(super) struct Permit {
     kind: Arc<Kind>,
+    taken: Option<Taken>,
+    turns: u32,
+}
+
+/// A permit that this worker has.
+#[derive(Debug)]
+struct Taken {
     number: u32,
     /// The epoch of the connection that it is bound to.
     epoch: u64,
-    turns: u32,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Permits {
     /// Permits that live as long as `connection`; `publisher` asks for them.
     pub(super) fn new(connection: Connection, publisher: Publisher) -> Self {
-        Self { connection, publisher, kinds: Mutex::default() }
+        let (asking, room) = (Semaphore::new(ASKING_MAX), Arc::new(Semaphore::new(HELD_MAX)));
+        let shared = Arc::new(Shared { connection, publisher, asking, room });
+        Self { shared, kinds: Mutex::default() }
     }
 
-    /// Waits for one of `limit` permits of `task`. Dropping the future loses none.
-    pub(super) async fn acquire(&self, task: &'static str, limit: u32) -> Option<Permit> {
-        let kind = self.kind(task);
-        let (waiter, permit) = oneshot::channel();
+    /// Waits for one of `limit` permits of `name`. Dropping the future loses none.
+    pub(super) async fn acquire(&self, name: &str, limit: u32) -> Option<Permit> {
+        let kind = self.kind(name);
+        let (sender, permit) = oneshot::channel();
         let is_first = {
             let mut state = kind.lock();
-            state.waiters.push_back(waiter);
+            state.waiters.push_back(Waiter { limit, sender });
             !std::mem::replace(&mut state.is_asking, true)
         };
         if is_first {
-            tokio::spawn(ask_for_waiters(kind, limit));
+            tokio::spawn(ask_for_waiters(kind));
         }
         permit.await.ok()
     }
 
-    fn kind(&self, task: &'static str) -> Arc<Kind> {
+    fn kind(&self, name: &str) -> Arc<Kind> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || {
-            let (connection, publisher) = (self.connection.clone(), self.publisher.clone());
-            Arc::new(Kind { task, connection, publisher, state: Mutex::default() })
-        };
-        Arc::clone(kinds.entry(task).or_insert_with(make))
+        if let Some(kind) = kinds.by_name.get(name).and_then(Weak::upgrade) {
+            return kind;
+        }
+        if kinds.by_name.len() >= kinds.prune_at {
+            kinds.by_name.retain(|_, kind| kind.strong_count() > 0);
+            kinds.prune_at = kinds.by_name.len() * 2 + 64;
+        }
+        let (shared, state) = (Arc::clone(&self.shared), Mutex::default());
+        let kind = Arc::new(Kind { name: name.into(), shared, state });
+        kinds.by_name.insert(name.into(), Arc::downgrade(&kind));
+        kind
     }
 }
 
 /// Asks until nobody waits any more.
-async fn ask_for_waiters(kind: Arc<Kind>, limit: u32) {
+async fn ask_for_waiters(kind: Arc<Kind>) {
     loop {
-        {
+        let limit = {
             let mut state = kind.lock();
-            state.waiters.retain(|waiter| !waiter.is_closed());
-            if state.waiters.is_empty() {
-                state.is_asking = false;
-                return;
+            state.waiters.retain(|waiter| !waiter.sender.is_closed());
+            match state.waiters.iter().map(|waiter| waiter.limit).max() {
+                Some(limit) => limit,
+                None => {
+                    state.is_asking = false;
+                    return;
+                }
             }
-        }
+        };
         match kind.ask(limit).await {
-            Ok(Some((number, epoch))) => give(&kind, number, epoch, 0),
+            Ok(Some(taken)) => give(&kind, taken, 0),
             Ok(None) => tokio::time::sleep(PAUSE).await,
             Err(error) => {
-                debug!(task_name = kind.task, %error, "permits cannot be asked for");
+                debug!(name = kind.name, %error, "permits cannot be asked for");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -124,35 +170,35 @@ impl Kind {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a permit that is free; gives its number and epoch.
-    async fn ask(&self, limit: u32) -> Result<Option<(u32, u64)>, amqp::Error> {
-        let mut numbers: Vec<u32> = {
+    /// Takes a permit that is free.
+    async fn ask(&self, limit: u32) -> Result<Option<Taken>, amqp::Error> {
+        let Shared { connection, publisher, asking, room } = &*self.shared;
+        let Ok(place) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
+        // It is never closed.
+        let Ok(_asking) = asking.acquire().await else { return Ok(None) };
+        // Not all workers begin with the same one.
+        let first = uuid::Uuid::new_v4().as_u64_pair().1 as u32 % limit.max(1);
+        let numbers: Vec<u32> = {
             let mut state = self.lock();
             // The others came back by themselves, and may be anybody's.
-            state.held.retain(|_, epoch| self.connection.is_in(*epoch));
-            (0..limit).filter(|number| !state.held.contains_key(number)).collect()
+            state.held.retain(|_, epoch| connection.is_in(*epoch));
+            let all = (first..limit).chain(0..first);
+            all.filter(|number| !state.held.contains_key(number)).take(ASKED_MAX).collect()
         };
-        if numbers.is_empty() {
-            return Ok(None);
-        }
-        // Not all workers begin with the same one.
-        let first = uuid::Uuid::new_v4().as_u128() % numbers.len() as u128;
-        numbers.rotate_left(usize::try_from(first).unwrap_or(0));
-        numbers.truncate(ASKED_MAX);
         let question = |number: &u32| {
             let mut publish = Publish::new("", self.queue(*number), Message::default());
             publish.when_unknown = amqp::WhenUnknown::Report;
             publish
         };
-        let answers = self.publisher.publish_all(numbers.iter().map(question).collect()).await;
+        let answers = publisher.publish_all(numbers.iter().map(question).collect()).await;
         for (number, answer) in numbers.into_iter().zip(answers) {
             if !answer.is_err_and(|failed| failed.is_returned()) {
                 continue;
             }
-            match self.connection.declare_exactly(&layout::permit(&self.queue(number))).await {
+            match connection.declare_exactly(&layout::permit(&self.queue(number))).await {
                 Ok(epoch) => {
                     self.lock().held.insert(number, epoch);
-                    return Ok(Some((number, epoch)));
+                    return Ok(Some(Taken { number, epoch, _place: place }));
                 }
                 // Another worker was faster.
                 Err(amqp::Error::Refused { code: 405, .. }) => {}
@@ -165,44 +211,48 @@ impl Kind {
     /// Deletes the queue of a permit, or sees its connection go: as long as the queue is there,
     /// nobody else has the permit.
     async fn give_back(&self, number: u32, epoch: u64) {
-        let (queue, task_name) = (self.queue(number), self.task);
-        while self.connection.is_in(epoch) {
-            match self.connection.delete_queue_in(epoch, &queue).await {
+        let (queue, connection, name) = (self.queue(number), &self.shared.connection, &*self.name);
+        while connection.is_in(epoch) {
+            match connection.delete_queue_in(epoch, &queue).await {
                 Ok(()) => return,
                 // It is somebody else's.
                 Err(error) if error.is_refused() => {
-                    debug!(task_name, number, %error, "a permit was not given back");
+                    debug!(name, number, %error, "a permit was not given back");
                     return;
                 }
-                Err(error) => debug!(task_name, number, %error, "a permit is still to be deleted"),
+                Err(error) => debug!(name, number, %error, "a permit is still to be deleted"),
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     fn queue(&self, number: u32) -> String {
-        topology::permit_queue(self.task, number)
+        topology::permit_queue(&self.name, number)
     }
 }
 
 /// Gives a permit to who waits for it in this worker, or else back to the broker. One whose
 /// connection was lost is anybody's already.
-fn give(kind: &Arc<Kind>, number: u32, epoch: u64, turns: u32) {
-    if turns < TURNS_MAX && kind.connection.is_in(epoch) {
+fn give(kind: &Arc<Kind>, taken: Taken, turns: u32) {
+    if turns < TURNS_MAX && kind.shared.connection.is_in(taken.epoch) {
         let mut state = kind.lock();
-        while let Some(waiter) = state.waiters.pop_front() {
-            if waiter.is_closed() {
-                continue;
-            }
+        state.waiters.retain(|waiter| !waiter.sender.is_closed());
+        let fits = |waiter: &Waiter| waiter.limit > taken.number;
+        if let Some(waiter) =
+            state.waiters.iter().position(fits).and_then(|at| state.waiters.remove(at))
+        {
             drop(state);
+            let (kind, taken) = (Arc::clone(kind), Some(taken));
+            let permit = Permit { kind, taken, turns: turns + 1 };
             // If nobody takes it after all, it drops, and comes here once more.
-            let _ = waiter.send(Permit { kind: Arc::clone(kind), number, epoch, turns: turns + 1 });
+            let _ = waiter.sender.send(permit);
             return;
         }
     }
     let kind = Arc::clone(kind);
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
+        let Taken { number, epoch, _place } = taken;
         kind.give_back(number, epoch).await;
         let mut state = kind.lock();
         if state.held.get(&number) == Some(&epoch) {
@@ -220,6 +270,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        give(&self.kind, self.number, self.epoch, self.turns);
+        if let Some(taken) = self.taken.take() {
+            give(&self.kind, taken, self.turns);
+        }
     }
 }

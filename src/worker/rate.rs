@@ -91,13 +91,32 @@ struct Bucket {
     limit: RateLimit,
     /// The first start that nobody has.
     next: Option<Instant>,
-    /// The first time that nobody was told to ask again at.
-    ahead: Option<Instant>,
+    ahead: Ahead,
+}
+
+/// When those who are handed on come back: spread in time, if it may be, as their starts will be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ahead {
+    /// The first time that nobody was told.
+    next: Option<Instant>,
+}
+
+impl Ahead {
+    /// The time for the next one: `interval` after the one before, and not before `wait` is over.
+    pub(super) fn next(&mut self, now: Instant, wait: Duration, interval: Duration) -> Duration {
+        let first = now + wait.min(AHEAD_MAX / 2);
+        let mut at = self.next.map_or(first, |next| next.max(first));
+        if at > now + AHEAD_MAX {
+            at = first;
+        }
+        self.next = Some(at + interval.min(SPREAD_MAX));
+        at - now
+    }
 }
 
 impl Bucket {
     const fn new(limit: RateLimit) -> Self {
-        Self { limit, next: None, ahead: None }
+        Self { limit, next: None, ahead: Ahead { next: None } }
     }
 
     fn take(&mut self, now: Instant) -> Pace {
@@ -105,7 +124,7 @@ impl Bucket {
         let next = self.next.map_or(now, |next| next.max(now));
         let wait = next - now;
         if wait > WAIT_MAX {
-            return Pace::Later(self.later(now, wait, interval));
+            return Pace::Later(self.ahead.next(now, wait, interval));
         }
         self.next = Some(next + interval);
         if wait.is_zero() { Pace::Now } else { Pace::Wait(wait) }
@@ -115,18 +134,7 @@ impl Bucket {
     fn change(&mut self, limit: RateLimit, now: Instant) {
         self.limit = limit;
         self.next = self.next.map(|next| next.min(now + WAIT_MAX));
-        self.ahead = None;
-    }
-
-    /// Those who come back are spread in time, if it may be, as their starts will be.
-    fn later(&mut self, now: Instant, wait: Duration, interval: Duration) -> Duration {
-        let first = now + wait.min(AHEAD_MAX / 2);
-        let mut at = self.ahead.map_or(first, |ahead| ahead.max(first));
-        if at > now + AHEAD_MAX {
-            at = first;
-        }
-        self.ahead = Some(at + interval.min(SPREAD_MAX));
-        at - now
+        self.ahead = Ahead::default();
     }
 }
 

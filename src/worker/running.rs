@@ -21,6 +21,7 @@ use super::recycling::Recycling;
 use super::redelivered::Recent;
 use super::revoked::Revoked;
 use super::slots::Slots;
+use super::starts::Starts;
 use super::tally::Tally;
 use crate::client::Client;
 use crate::protocol::Limits;
@@ -82,8 +83,10 @@ pub(super) struct Crew {
     pub(super) tally: Tally,
     /// Jobs that wait here for their date.
     pub(super) hold: Hold,
-    /// How many calls of a task run in the whole fleet.
+    /// How many calls run in the whole fleet.
     pub(super) permits: Permits,
+    /// How often calls start in the whole fleet.
+    pub(super) starts: Starts,
 }
 
 /// The two ways to stop.

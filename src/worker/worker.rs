@@ -25,6 +25,7 @@ use super::revocations::Revocations;
 use super::revoked::Revoked;
 use super::running::{Crew, RunningWorker, Stop, WorkerInfo};
 use super::slots::Slots;
+use super::starts::Starts;
 use super::tally::Tally;
 use super::updates::Updates;
 use super::watchdog;
@@ -157,8 +158,10 @@ impl Worker {
         let revoked = Revoked::new(config.worker_revokes_max, config.worker_revoke_expires);
         let tally = Tally::new(registry.names());
         let permits = Permits::new(connection.clone(), client.publisher().clone());
+        let starts = Starts::new(client.connection().clone(), client.publisher().clone());
         let crew = Arc::new(Crew {
             permits,
+            starts,
             active: Active::default(),
             slots: Slots::new(info.concurrency),
             blocking_slots: Slots::new(info.blocking_slots),

@@ -38,6 +38,7 @@ mod sending;
 mod shutdown;
 mod silent_queues;
 mod start;
+mod starts;
 mod states;
 mod tasks;
 mod time_limits;

@@ -14,6 +14,18 @@ pub(crate) async fn scarce(label: i64, probe: State<Probe>) -> i64 {
     label
 }
 
+#[task(
+    name = "tests.scarce_for",
+    global_concurrency = 1,
+    concurrency_key = "{tenant}/{header:region}"
+)]
+pub(crate) async fn scarce_for(label: i64, tenant: String, probe: State<Probe>) -> i64 {
+    probe.record(format!("begins {tenant}"));
+    probe.pass().await;
+    probe.record(format!("ends {tenant}"));
+    label
+}
+
 /// The most that were running at once, as the probe has seen it.
 fn most(runs: &[String]) -> usize {
     let (mut running, mut most) = (0_usize, 0);
@@ -131,4 +143,43 @@ async fn the_permits_of_a_worker_that_is_gone_come_back() {
     bundle.probe.open(5);
     assert_eq!(within(third.get(PATIENCE)).await.unwrap(), 7);
     stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_key_has_permits_of_its_own() {
+    let bundle = Bundle::new("permits-key").await;
+    let workers = [bundle.worker().await, bundle.worker().await];
+    let calls = (0..9).map(|label| {
+        let tenant = ["a", "b", "c"][(label % 3) as usize];
+        // By name and by place; both have the same key.
+        let call = Signature::<i64>::new("tests.scarce_for").arg(label).header("region", "eu");
+        if label < 3 { call.arg(tenant) } else { call.kwarg("tenant", tenant) }
+    });
+    let results = bundle.client.send_all(calls).await;
+    // One of each, whatever the others do.
+    bundle.probe.seen(3).await;
+    let mut begun = bundle.probe.runs();
+    begun.sort();
+    assert_eq!(begun, ["begins a", "begins b", "begins c"]);
+    let permits = || {
+        let mut queues = bundle.vhost.queues().unwrap();
+        queues.retain(|queue| queue.starts_with("celeriac.permits."));
+        queues
+    };
+    let expected = ["a", "b", "c"].map(|key| format!("celeriac.permits.key:{key}/eu.0"));
+    assert_eq!(permits(), expected);
+    bundle.probe.open(9);
+    for (label, result) in results.into_iter().enumerate() {
+        assert_eq!(within(result.unwrap().get(PATIENCE)).await.unwrap(), label as i64);
+    }
+    let runs = bundle.probe.runs();
+    assert_eq!(runs.len(), 18, "{runs:?}");
+    for key in ["a", "b", "c"] {
+        let own: Vec<String> = runs.iter().filter(|run| run.ends_with(key)).cloned().collect();
+        assert_eq!((own.len(), most(&own)), (6, 1), "{own:?}");
+    }
+    for worker in workers {
+        stop(worker).await;
+    }
+    bundle.settled();
 }
