@@ -19,7 +19,7 @@ Exit codes:
   2  wrong options, settings or input
   3  the broker cannot be reached
   4  no result, or no reply of a worker, within the timeout
-  5  not sent: no such queue, too large, or refused by the broker
+  5  not sent: no such queue, too large, refused by the broker, or sent before (--unique)
   130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
 
@@ -37,6 +37,9 @@ Examples:
 
   A task for Python workers of an existing Celery deployment:
       celeriac call proj.tasks.report -Q celery --serializer json
+
+  Once a day, whichever machine comes first:
+      celeriac call report --args '[2030]' --unique 24h
 
   Many, one JSON object a line:
       seq 100000 | sed 's/.*/{\"task\": \"square\", \"args\": [&]}/' | celeriac call --from -
@@ -74,7 +77,7 @@ Exit codes:
   2  wrong options, settings or input
   3  the broker cannot be reached
   4  no result, or no reply of a worker, within the timeout
-  5  not sent: no such queue, too large, or refused by the broker
+  5  not sent: no such queue, too large, refused by the broker, or sent before (--unique)
   130  interrupted by Ctrl-C
   Of several, as with --from, the worst is told: 3, 2, 5, 4, 1.";
 
@@ -366,13 +369,27 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) shadow: Option<String>,
 
-    /// Stop the task after this long. Workers of celeriac do not act on it yet.
+    /// Stop the task after it has run for this long.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) time_limit: Option<Duration>,
 
-    /// Ask the task to stop after this long. Workers of celeriac do not act on it yet.
+    /// Ask the task to stop after it has run for this long.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) soft_time_limit: Option<Duration>,
+
+    /// Send it only if the same call was not sent within this time before, such as 10m or 24h.
+    ///
+    /// The same are calls of the task with the same arguments, or with the same --unique-key.
+    /// RabbitMQ alone keeps this, so it holds for all programs and machines: of a cron job on
+    /// three machines one call is sent. The others end with exit code 5 and tell the id of the one
+    /// that was sent. The time begins with the sending; when the task ends does not matter. To
+    /// send a call again whose confirm was lost, give both the same --task-id.
+    #[arg(long, value_name = "WINDOW", value_parser = parse_duration)]
+    pub(crate) unique: Option<Duration>,
+
+    /// What makes calls the same, instead of their arguments; with --unique.
+    #[arg(long, value_name = "KEY", requires = "unique")]
+    pub(crate) unique_key: Option<String>,
 
     /// A message header of your own; repeatable. The value is text.
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
@@ -414,6 +431,10 @@ mod tests {
             &["call", "add", "--serializer", "pickle"],
             &["call", "add", "--header", "no-value"],
             &["call", "add", "--countdown", "soon"],
+            &["call", "add", "--unique", "soon"],
+            &["call", "add", "--unique"],
+            &["call", "add", "--unique-key", "k"],
+            &["chain", "add(1, 1)", "--unique", "1h"],
             &["chain"],
             &["group", "--timeout", "3s", "a"],
             &["chord", "a"],

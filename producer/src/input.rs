@@ -8,6 +8,7 @@ use celeriac::{Config, Signature, cli};
 
 use crate::args::{CallArgs, OptionArgs};
 use crate::output::to_json;
+use crate::unique::{self, Unique};
 
 /// One call, as the command line or a line of a file says it.
 #[derive(Debug, PartialEq)]
@@ -15,14 +16,14 @@ pub(crate) struct Call {
     pub(crate) task: String,
     pub(crate) args: Vec<Value>,
     pub(crate) kwargs: Map,
-    /// Celery's call options by their names.
+    /// Celery's call options by their names, and those of [`unique`].
     pub(crate) options: Map,
 }
 
 /// The keys of a line.
 const LINE_KEYS: &[&str] = &["task", "args", "kwargs", "options"];
 
-/// The call options that a line may give.
+/// The call options that a line, or a task of a workflow, may give.
 pub(crate) const OPTION_KEYS: &[&str] = &[
     "queue",
     "exchange",
@@ -71,7 +72,7 @@ impl Call {
         for (key, value) in keyword(map.remove("options"), "\"options\"")? {
             options.insert(key, value);
         }
-        check_keys(&options, OPTION_KEYS, "option")?;
+        check_keys(&options, &[OPTION_KEYS, unique::KEYS].concat(), "option")?;
         Ok(Self {
             task,
             args: positional(map.remove("args"), "\"args\"")?,
@@ -95,6 +96,7 @@ impl Call {
             let found = to_json(priority);
             return Err(format!("priority must be a whole number from 0 to 255, not {found}"));
         }
+        let unique = Unique::take(&mut options)?;
         let options = CallOptions::from_map(options).map_err(|error| cli::sentence(&error))?;
         // The library keeps the names of serializers that it does not speak; here they are slips.
         if let Some((key, value)) = options.extra.iter().next() {
@@ -107,11 +109,11 @@ impl Call {
         for (name, value) in kwargs {
             signature = signature.kwarg(name, value);
         }
-        Ok(signature)
+        Ok(unique.apply(signature))
     }
 }
 
-/// Celery's call options from the command line, by their names.
+/// The call options from the command line, by their names.
 pub(crate) fn options(args: &OptionArgs) -> Map {
     let mut options = Map::new();
     let mut text = |key: &'static str, value: &Option<String>| {
@@ -127,10 +129,12 @@ pub(crate) fn options(args: &OptionArgs) -> Map {
     text("serializer", &args.serializer);
     text("compression", &args.compression);
     text("shadow", &args.shadow);
+    text("unique_key", &args.unique_key);
     for (key, duration) in [
         ("countdown", args.countdown),
         ("time_limit", args.time_limit),
         ("soft_time_limit", args.soft_time_limit),
+        ("unique", args.unique),
     ] {
         if let Some(duration) = duration {
             options.insert(key, duration.as_secs_f64());

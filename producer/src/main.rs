@@ -19,6 +19,7 @@ mod lines;
 mod output;
 mod ping;
 mod progress;
+mod unique;
 mod workflow;
 
 use std::process::ExitCode;

@@ -9,4 +9,5 @@ mod dlq;
 mod endurance;
 mod run;
 mod setup;
+mod unique;
 mod workflows;
