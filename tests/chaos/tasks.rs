@@ -31,9 +31,12 @@ pub(crate) async fn run(fault: Fault, seed: u64) -> Row {
     let (started, mut strikes, mut ends) = (Instant::now(), Vec::new(), Vec::new());
     let share = tasks / times;
     for turn in 0..times {
-        load.done(share * turn + share / 4 + dice.below(share / 2)).await;
         if fault.strikes_an_idle_fleet() {
+            // Early, so that there is something left to send.
+            load.done(share * turn + dice.below(share / 4)).await;
             load.pause().await;
+        } else {
+            load.done(share * turn + share / 4 + dice.below(share / 2)).await;
         }
         strikes.push(Instant::now());
         block_in_place(|| fault.strike(&mut fleet, &mut node, &mut dice));
