@@ -188,14 +188,17 @@ impl Lanes {
                 None
             }
         };
-        let (slot, _permit) = match turn {
+        let place = match turn {
             // The usual way, which asks nobody and waits for nothing.
-            Some(Turn::Come(slot)) => (Some(slot).filter(|_| !self.crew.stop.is_asked()), None),
-            turn => match Box::pin(self.take_place(&job, turn)).await {
-                Ok(both) => both,
-                Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
-                Err(NoPlace::Until(until)) => return delayed(job, until),
-            },
+            Some(Turn::Come(slot)) => Ok((Some(slot).filter(|_| !self.crew.stop.is_asked()), None)),
+            // Without a limit of the fleet, which would be more to wait for.
+            Some(turn) => Box::pin(self.take_slot(&job, Some(turn))).await.map(|it| (it, None)),
+            None => Box::pin(self.take_place(&job)).await,
+        };
+        let (slot, _permit) = match place {
+            Ok(both) => both,
+            Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
+            Err(NoPlace::Until(until)) => return delayed(job, until),
         };
         let Some(slot) = slot.filter(|_| is_live(&job)) else {
             return self.not_started(job.unsettled).await;
@@ -238,13 +241,10 @@ impl Lanes {
 
     /// Waits for a slot, and before that for a permit if the job needs one. Who waits for the one
     /// keeps the other from others for a moment only; then, with a slot, it asks once more.
-    async fn take_both(&self, job: &Job, mut turn: Option<Turn>) -> Result<Place, NoPlace> {
+    async fn take_both(&self, job: &Job) -> Result<Place, NoPlace> {
         loop {
-            let mut permit = match turn {
-                Some(_) => None,
-                None => self.permit(job).await.map_err(NoPlace::Until)?,
-            };
-            let mut waiting = pin!(self.take_slot(job, turn.take()));
+            let mut permit = self.permit(job).await.map_err(NoPlace::Until)?;
+            let mut waiting = pin!(self.take_slot(job, None));
             let slot = tokio::select! {
                 biased;
                 slot = &mut waiting => slot,
@@ -262,7 +262,7 @@ impl Lanes {
                 return Ok((slot, permit));
             }
             let name = limited::name(job, options.concurrency_key);
-            let acquire = self.crew.permits.acquire(&name, limit.get());
+            let acquire = self.crew.permits.acquire_first(&name, limit.get());
             if let Ok(Some(permit)) = tokio::time::timeout(PERMIT_WITH_SLOT, acquire).await {
                 return Ok((slot, Some(permit)));
             }
@@ -356,9 +356,9 @@ impl Lanes {
 
     /// Waits for a place, and where starts are counted in the whole fleet, for one of those. Only
     /// who has a place takes a start, so that it is used at once; nobody keeps a place to wait.
-    async fn take_place(&self, job: &Job, turn: Option<Turn>) -> Result<Place, NoPlace> {
+    async fn take_place(&self, job: &Job) -> Result<Place, NoPlace> {
         let Some(limit) = job.task.options.global_rate_limit else {
-            return self.take_both(job, turn).await;
+            return self.take_both(job).await;
         };
         let (starts, name) = (&self.crew.starts, limited::name(job, job.task.options.rate_key));
         let since = Instant::now();
@@ -366,7 +366,7 @@ impl Lanes {
             let pause = match starts.wait(&name, limit) {
                 Some(pause) => pause,
                 None => {
-                    let place = self.take_both(job, None).await?;
+                    let place = self.take_both(job).await?;
                     if place.0.is_none() || !is_live(job) {
                         return Ok(place);
                     }

@@ -111,11 +111,25 @@ impl Permits {
 
     /// Waits for one of `limit` permits of `name`. Dropping the future loses none.
     pub(super) async fn acquire(&self, name: &str, limit: u32) -> Option<Permit> {
+        self.wait(name, limit, VecDeque::push_back).await
+    }
+
+    /// The same for who has a slot already, before all who have none.
+    pub(super) async fn acquire_first(&self, name: &str, limit: u32) -> Option<Permit> {
+        self.wait(name, limit, VecDeque::push_front).await
+    }
+
+    async fn wait(
+        &self,
+        name: &str,
+        limit: u32,
+        queue_up: fn(&mut VecDeque<Waiter>, Waiter),
+    ) -> Option<Permit> {
         let kind = self.kind(name);
         let (sender, permit) = oneshot::channel();
         let is_first = {
             let mut state = kind.lock();
-            state.waiters.push_back(Waiter { limit, sender });
+            queue_up(&mut state.waiters, Waiter { limit, sender });
             !std::mem::replace(&mut state.is_asking, true)
         };
         if is_first {

@@ -28,6 +28,10 @@ use crate::results::join::{Delivery, Effect, Event, JoinSettings, Joiner, Outcom
 /// How long a session that is to stop may take to finish what is being published.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long the shard may stand still for an outcome that cannot be published, when it is to be given
+/// away: a queue that takes nothing may do so for hours.
+const STANDS_STILL_MAX: Duration = Duration::from_secs(60);
+
 /// How long a delivery may stay unacked, asked of brokers that let consumers ask (4.3 on).
 const CONSUMER_TIMEOUT_MS: i64 = 3_600_000;
 
@@ -146,10 +150,14 @@ struct Joined<'a> {
     must_go: bool,
 }
 
-/// Whether a session that is to end may: its successor publishes once more what of an outcome is
-/// not over. So only the end of the worker does not wait for that.
-fn may_end(is_late: bool, must_go: bool, is_settled: bool, is_fired: bool) -> bool {
-    if is_fired { is_settled || is_late } else { is_late && must_go }
+/// Whether a session that is to end, and has been `late` for so long, may: its successor publishes
+/// once more what of an outcome is not over. So only the end of the worker does not wait for that,
+/// and nobody waits for ever.
+fn may_end(late: Option<Duration>, must_go: bool, is_settled: bool, is_fired: bool) -> bool {
+    match late {
+        None => is_fired && is_settled,
+        Some(late) => is_fired || must_go || late >= STANDS_STILL_MAX,
+    }
 }
 
 impl Joined<'_> {
@@ -198,17 +206,17 @@ impl Joined<'_> {
 
     fn is_finished(&self) -> bool {
         let Some(until) = self.stopping else { return false };
-        let is_late = Instant::now() >= until;
-        may_end(is_late, self.must_go, self.joiner.is_settled(), self.firings.is_empty())
+        let late = Instant::now().checked_duration_since(until);
+        may_end(late, self.must_go, self.joiner.is_settled(), self.firings.is_empty())
     }
 
     fn wake_at(&self, report_at: Instant) -> Instant {
         let due = self.joiner.next_deadline().map(|due_ms| self.clock.instant(due_ms));
         let wake = due.map_or(report_at, |due| due.min(report_at));
         let wake = self.refused.next_due().map_or(wake, |due| due.min(wake));
-        // What it waits for after that comes by itself.
-        let until = self.stopping.filter(|until| Instant::now() < *until);
-        until.map_or(wake, |until| wake.min(until))
+        let Some(until) = self.stopping else { return wake };
+        let until = if Instant::now() < until { until } else { until + STANDS_STILL_MAX };
+        wake.min(until)
     }
 
     /// Turns what the channel says into events of the joiner.
@@ -441,11 +449,16 @@ mod tests {
 
     #[test]
     fn a_shard_is_not_given_away_while_an_outcome_is_half_published() {
-        assert!(may_end(false, false, true, true), "nothing is under way");
-        assert!(!may_end(false, false, false, true), "a record may be confirmed soon");
-        assert!(may_end(true, false, false, true), "its successor does without");
-        assert!(!may_end(true, false, true, false), "its successor would publish it again");
-        assert!(may_end(true, true, true, false), "but a worker does not wait for ever");
-        assert!(!may_end(false, true, true, false));
+        let late = Some(Duration::ZERO);
+        assert!(may_end(None, false, true, true), "nothing is under way");
+        assert!(!may_end(None, false, false, true), "a record may be confirmed soon");
+        assert!(may_end(late, false, false, true), "its successor does without");
+        assert!(!may_end(late, false, true, false), "its successor would publish it again");
+        assert!(may_end(late, true, true, false), "but a worker does not wait for ever");
+        assert!(!may_end(None, true, true, false));
+        assert!(
+            may_end(Some(STANDS_STILL_MAX), false, true, false),
+            "nor does a shard stand still"
+        );
     }
 }
