@@ -28,8 +28,8 @@ use crate::results::join::{Delivery, Effect, Event, JoinSettings, Joiner, Outcom
 /// How long a session that is to stop may take to finish what is being published.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the shard may stand still for an outcome that cannot be published, when it is to be given
-/// away: a queue that takes nothing may do so for hours.
+/// How long the shard may stand still for an outcome that cannot be published, when it is to be
+/// given away: a queue that takes nothing may do so for hours.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(60);
 
 /// How long a delivery may stay unacked, asked of brokers that let consumers ask (4.3 on).
