@@ -19,7 +19,7 @@ use xtask::TestVhost;
 
 /// The allocator of the binaries.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Longest wait for one workflow.
 const PATIENCE: Duration = Duration::from_secs(600);

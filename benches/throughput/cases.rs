@@ -18,6 +18,8 @@ use crate::measure::{Figures, Stopwatch};
 pub(crate) const QUEUE: &str = "bench";
 /// Where results go when nobody reads them.
 pub(crate) const REPLIES: &str = "bench.replies";
+/// The body of a plain message.
+const PLAIN_BYTES: usize = 120;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -48,6 +50,15 @@ pub(crate) struct Sample {
     pub(crate) body: Vec<u8>,
 }
 
+impl Sample {
+    /// A message without headers, as client libraries are measured with: what the machine takes
+    /// for it tells its speed from that of others.
+    fn plain() -> Self {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        Self { properties, body: vec![b'x'; PLAIN_BYTES] }
+    }
+}
+
 /// Runs the case that the command line of this process names.
 pub(crate) fn run_child(arguments: &[String]) -> Result<()> {
     let [who, case, url, count] = arguments else { bail!("--case WHO CASE URL COUNT") };
@@ -67,6 +78,14 @@ async fn run(who: &str, case: &str, url: &str, count: usize) -> Result<Figures> 
             let sample = task_sample(url, &channel, false).await?;
             let figures = bare::enqueue(url, count, &sample).await?;
             expect_depth(&channel, QUEUE, count).await?;
+            Ok(figures)
+        }
+        ("plain", "enqueue") => bare::enqueue(url, count, &Sample::plain()).await,
+        ("plain", "drain" | "drain-results") => {
+            let sample = Sample::plain();
+            bare::enqueue(url, count, &sample).await?;
+            let figures = bare::drain(url, count, results.then_some(&sample)).await?;
+            expect_depth(&channel, QUEUE, 0).await?;
             Ok(figures)
         }
         ("celeriac", "enqueue") => enqueue(url, &channel, count).await,

@@ -21,7 +21,7 @@ use table::Table;
 
 /// The allocator of the binaries; the bare loop has it as well.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Rounds of every comparison; the median counts.
 const ROUNDS: usize = 3;
@@ -54,14 +54,15 @@ fn compare() -> Result<(), anyhow::Error> {
     let mut table = Table::default();
     for case in ["enqueue", "drain", "drain-results"] {
         table.section(case, TASKS);
-        let mut bare = Vec::new();
-        let mut ours = Vec::new();
+        let (mut plain, mut bare, mut ours) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
+            plain.push(broker.measure("plain", case, TASKS)?);
             bare.push(broker.measure("bare", case, TASKS)?);
             ours.push(broker.measure("celeriac", case, TASKS)?);
         }
         let bare = measure::median(bare);
         table.row("bare lapin loop", &bare, &bare);
+        table.row("the same, 120 bytes without headers", &measure::median(plain), &bare);
         table.row("celeriac", &measure::median(ours), &bare);
         for peer in peers::ALL {
             match peers::measure(&broker, peer, case, PEER_TASKS) {

@@ -8,23 +8,60 @@
 //! it was laid to the publish that it is.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
-use lapin::Confirmation;
+use lapin::message::BasicReturnMessage;
+use lapin::{Confirmation, PublisherConfirm};
 
 use super::envelope;
 use super::error::Error;
 use super::flight::{Flight, Holds};
 
 /// The number of a publish, and what became of it.
-pub(super) type Outcome = (u64, Result<Confirmation, lapin::Error>);
+pub(super) type Outcome = (u64, Result<Confirmed, Box<lapin::Error>>);
+
+/// What the broker has said to one publish, in a few bytes: thousands of them come at a time.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    pub(super) stored: bool,
+    /// Not necessarily this very publish; see [`envelope::attribute`].
+    pub(super) returned: Option<Box<BasicReturnMessage>>,
+}
+
+impl From<Confirmation> for Confirmed {
+    fn from(confirmation: Confirmation) -> Self {
+        let stored = !matches!(confirmation, Confirmation::Nack(_));
+        Self { stored, returned: confirmation.take_message().map(Box::new) }
+    }
+}
+
+/// Waits for one confirm.
+#[derive(Debug)]
+pub(super) struct Confirming {
+    pub(super) number: u64,
+    pub(super) confirm: PublisherConfirm,
+}
+
+impl Future for Confirming {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let number = self.number;
+        Pin::new(&mut self.confirm)
+            .poll(cx)
+            .map(|it| (number, it.map(Into::into).map_err(Box::new)))
+    }
+}
 
 /// Confirms that were seen, but whose batch may not be complete yet.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
     unripe: Vec<Outcome>,
+    /// Empty; kept for its memory.
+    spare: Vec<Outcome>,
 }
 
 impl Confirms {
@@ -33,17 +70,22 @@ impl Confirms {
         !self.unripe.is_empty()
     }
 
+    /// Takes note of a publish that could not be written.
+    pub(super) fn add_failure(&mut self, number: u64, error: lapin::Error) {
+        self.unripe.push((number, Err(Box::new(error))));
+    }
+
     /// Polls `pending` until nothing in it is ready, and gives what counts from now on. With it
     /// comes the error that has ended the channel, if one has; nothing is held back then.
-    pub(super) fn ripen<T: Holds, F: Future<Output = Outcome>>(
+    pub(super) fn ripen<T: Holds>(
         &mut self,
         first: Option<Outcome>,
-        pending: &mut FuturesUnordered<F>,
+        pending: &mut FuturesUnordered<Confirming>,
         channel: &lapin::Channel,
         flight: &mut Flight<T>,
         cx: &mut Context<'_>,
     ) -> (Vec<Outcome>, Option<Error>) {
-        let mut ripe = std::mem::take(&mut self.unripe);
+        let mut ripe = std::mem::replace(&mut self.unripe, std::mem::take(&mut self.spare));
         ripe.extend(first);
         take_ready(pending, &mut ripe, cx);
         if ripe.is_empty() {
@@ -55,8 +97,8 @@ impl Confirms {
         let mut broken = None;
         for (_, outcome) in ripe.iter_mut().chain(&mut self.unripe) {
             match outcome {
-                Ok(confirmation) => envelope::attribute(flight, confirmation),
-                Err(error) => broken = worse(broken, Error::from(error.clone())),
+                Ok(confirmed) => envelope::attribute(flight, confirmed),
+                Err(error) => broken = worse(broken, Error::from((**error).clone())),
             }
         }
         if broken.is_some() {
@@ -64,11 +106,16 @@ impl Confirms {
         }
         (ripe, broken)
     }
+
+    /// Takes back the memory of what was [ripe](Self::ripen).
+    pub(super) fn recycle(&mut self, mut ripe: Vec<Outcome>) {
+        ripe.clear();
+        self.spare = ripe;
+    }
 }
 
-/// Also what gets new publishes going, in their order.
-fn take_ready<F: Future<Output = Outcome>>(
-    pending: &mut FuturesUnordered<F>,
+fn take_ready(
+    pending: &mut FuturesUnordered<Confirming>,
     into: &mut Vec<Outcome>,
     cx: &mut Context<'_>,
 ) {

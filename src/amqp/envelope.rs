@@ -2,10 +2,11 @@
 //!
 //! Does not decide when to send or what to do about a failure.
 
+use lapin::PublisherConfirm;
 use lapin::options::BasicPublishOptions;
-use lapin::{Confirmation, PublisherConfirm};
 use tracing::warn;
 
+use super::confirms::Confirmed;
 use super::convert::{short, to_properties};
 use super::flight::{Flight, Holds, Likeness, Returned};
 use super::publisher::{Publish, PublishError};
@@ -31,21 +32,21 @@ impl Envelope {
     }
 
     /// Completes when the frames are written; the first poll takes their place in the order.
-    pub(super) async fn send(
+    // Not an `async fn`, which would keep the envelope a second time.
+    pub(super) fn send<'a>(
         self,
-        channel: &lapin::Channel,
-        body: &[u8],
-    ) -> Result<PublisherConfirm, lapin::Error> {
+        channel: &'a lapin::Channel,
+        body: &'a [u8],
+    ) -> impl Future<Output = Result<PublisherConfirm, lapin::Error>> + 'a {
         let Self { exchange, routing_key, properties } = self;
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        channel.basic_publish(exchange, routing_key, options, body, properties).await
+        channel.basic_publish(exchange, routing_key, options, body, properties)
     }
 }
 
 /// Lays the returned message that came with a confirm to the publish that it is.
-pub(super) fn attribute<T: Holds>(flight: &mut Flight<T>, confirmation: &mut Confirmation) {
-    let (Confirmation::Ack(message) | Confirmation::Nack(message)) = confirmation else { return };
-    let Some(message) = message.take() else { return };
+pub(super) fn attribute<T: Holds>(flight: &mut Flight<T>, confirmed: &mut Confirmed) {
+    let Some(message) = confirmed.returned.take() else { return };
     let text = |it: &Option<lapin::types::ShortString>| it.as_ref().map(ToString::to_string);
     let properties = &message.delivery.properties;
     let (correlation_id, message_id) =
@@ -68,16 +69,16 @@ pub(super) fn attribute<T: Holds>(flight: &mut Flight<T>, confirmation: &mut Con
 pub(super) fn verdict(
     publish: &Publish,
     returned: Option<Returned>,
-    confirmation: &Confirmation,
+    confirmed: &Confirmed,
 ) -> Result<(), PublishError> {
-    match (returned, confirmation) {
-        (Some(Returned { code, text }), _) => Err(PublishError::Returned {
+    match returned {
+        Some(Returned { code, text }) => Err(PublishError::Returned {
             exchange: publish.exchange.to_string(),
             routing_key: publish.routing_key.clone(),
             code,
             text,
         }),
-        (None, Confirmation::Nack(_)) => Err(PublishError::Nacked),
-        (None, Confirmation::Ack(_) | Confirmation::NotRequested) => Ok(()),
+        None if confirmed.stored => Ok(()),
+        None => Err(PublishError::Nacked),
     }
 }

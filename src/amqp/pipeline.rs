@@ -11,17 +11,17 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::poll_fn;
 use futures::stream::{FuturesUnordered, StreamExt};
-use lapin::Confirmation;
+use lapin::PublisherConfirm;
 use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
-use super::confirms::{Confirms, Outcome};
+use super::confirms::{Confirmed, Confirming, Confirms, Outcome};
 use super::connection::Connection;
 use super::dial::CLOSE_TIMEOUT;
 use super::envelope::{self, Envelope};
@@ -56,6 +56,9 @@ pub(super) struct Pipeline {
     flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
 }
+
+/// The number of a publish, and whom to ask for its confirm.
+type Written = (u64, Result<PublisherConfirm, lapin::Error>);
 
 /// Why a channel is no longer served.
 enum End {
@@ -137,12 +140,13 @@ impl Pipeline {
 
     async fn drive(&mut self, live: &Live, channel: &lapin::Channel) -> End {
         // Not boxed: each publish of the program passes here.
-        let mut sending = FuturesUnordered::new();
+        let mut writing = FuturesUnordered::new();
+        let mut confirming = FuturesUnordered::new();
         let frame_max = live.frame_max();
         let mut gone = pin!(live.gone());
         loop {
-            self.hand_over(&mut sending, frame_max, |number, publish, envelope| {
-                send(channel.clone(), number, publish, envelope)
+            self.hand_over(&mut writing, frame_max, |number, publish, envelope| {
+                write(channel, number, publish, envelope)
             });
             if self.is_idle() {
                 self.flushes.drain(..).for_each(|flush| {
@@ -159,17 +163,20 @@ impl Pipeline {
             let accepts = self.accepts();
             let first = tokio::select! {
                 biased;
-                outcome = sending.next(), if !sending.is_empty() => outcome,
+                outcome = poll_fn(|cx| {
+                    poll_under_way(&mut writing, &mut confirming, &mut self.confirms, cx)
+                }), if !(writing.is_empty() && confirming.is_empty()) => outcome,
                 count = self.jobs.recv_many(&mut self.received, BURST_MAX), if accepts => {
                     self.accept(count);
                     continue;
                 }
                 () = std::future::ready(()), if self.confirms.are_held_back() => None,
                 // Nothing could be sent, and more is waiting.
-                () = std::future::ready(()), if sending.is_empty() && !accepts => continue,
+                () = std::future::ready(()), if writing.is_empty() && confirming.is_empty()
+                    && !accepts => continue,
                 () = &mut gone => return End::Lost(Error::lost()),
             };
-            if let Err(error) = self.settle(first, channel, &mut sending).await {
+            if let Err(error) = self.settle(first, channel, &mut writing, &mut confirming).await {
                 return End::Lost(error);
             }
         }
@@ -206,11 +213,11 @@ impl Pipeline {
     }
 
     /// Starts sending as much as there is room for, up to one burst.
-    fn hand_over<F: Future<Output = Outcome>>(
+    fn hand_over<F: Future<Output = Written>>(
         &mut self,
-        sending: &mut FuturesUnordered<F>,
+        writing: &mut FuturesUnordered<F>,
         frame_max: usize,
-        send: impl Fn(u64, Arc<Publish>, Envelope) -> F,
+        write: impl Fn(u64, Arc<Publish>, Envelope) -> F,
     ) {
         for _ in 0..BURST_MAX {
             if !self.has_room() {
@@ -227,7 +234,7 @@ impl Pipeline {
                     parcel.sent = true;
                     let publish = parcel.publish.clone();
                     let number = self.flight.push(parcel);
-                    sending.push(send(number, publish, envelope));
+                    writing.push(write(number, publish, envelope));
                 }
                 Err(error) => parcel.reply.send(Err(error)),
             }
@@ -235,20 +242,23 @@ impl Pipeline {
     }
 
     /// Answers all publishes whose confirm has come.
-    async fn settle<F: Future<Output = Outcome>>(
+    async fn settle<F: Future<Output = Written>>(
         &mut self,
         first: Option<Outcome>,
         channel: &lapin::Channel,
-        sending: &mut FuturesUnordered<F>,
+        writing: &mut FuturesUnordered<F>,
+        confirming: &mut FuturesUnordered<Confirming>,
     ) -> Result<(), Error> {
         let (confirms, flight) = (&mut self.confirms, &mut self.flight);
         let mut first = Some(first);
         let ripening = poll_fn(|cx| {
-            Poll::Ready(confirms.ripen(first.take().flatten(), sending, channel, flight, cx))
+            write_on(writing, confirming, confirms, cx);
+            Poll::Ready(confirms.ripen(first.take().flatten(), confirming, channel, flight, cx))
         });
-        let (ripe, broken) = ripening.await;
-        let ripe = ripe.into_iter();
-        self.waiting.extend(ripe.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
+        let (mut ripe, broken) = ripening.await;
+        let outcomes = ripe.drain(..);
+        self.waiting.extend(outcomes.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
+        self.confirms.recycle(ripe);
         broken.map_or(Ok(()), Err)
     }
 
@@ -326,17 +336,50 @@ async fn open(live: &Live) -> Result<lapin::Channel, Error> {
     Ok(channel)
 }
 
-async fn send(
-    channel: lapin::Channel,
+/// Ready when the frames are written. Large, so it does not live as long as the confirm takes.
+async fn write(
+    channel: &lapin::Channel,
     number: u64,
     publish: Arc<Publish>,
     envelope: Envelope,
-) -> Outcome {
-    let outcome = match envelope.send(&channel, &publish.message.body).await {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    (number, outcome)
+) -> Written {
+    (number, envelope.send(channel, &publish.message.body).await)
+}
+
+/// Writes publishes, in their order, until nothing moves; false if one could not be written.
+fn write_on<F: Future<Output = Written>>(
+    writing: &mut FuturesUnordered<F>,
+    confirming: &mut FuturesUnordered<Confirming>,
+    confirms: &mut Confirms,
+    cx: &mut Context<'_>,
+) -> bool {
+    let mut sound = true;
+    while let Poll::Ready(Some((number, written))) = writing.poll_next_unpin(cx) {
+        match written {
+            Ok(confirm) => confirming.push(Confirming { number, confirm }),
+            Err(error) => {
+                confirms.add_failure(number, error);
+                sound = false;
+            }
+        }
+    }
+    sound
+}
+
+/// Writes publishes, and is ready with the first of all confirms; with none when a publish could
+/// not be written.
+fn poll_under_way<F: Future<Output = Written>>(
+    writing: &mut FuturesUnordered<F>,
+    confirming: &mut FuturesUnordered<Confirming>,
+    confirms: &mut Confirms,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Outcome>> {
+    let sound = write_on(writing, confirming, confirms, cx);
+    match confirming.poll_next_unpin(cx) {
+        Poll::Ready(Some(outcome)) => Poll::Ready(Some(outcome)),
+        Poll::Ready(None) | Poll::Pending if !sound => Poll::Ready(None),
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    }
 }
 
 /// Ends one publish as its confirm says, unless it is given back to be sent another way. An error
@@ -344,14 +387,14 @@ async fn send(
 fn answer(
     flight: &mut Flight<Parcel>,
     number: u64,
-    outcome: Result<Confirmation, lapin::Error>,
+    outcome: Result<Confirmed, Box<lapin::Error>>,
 ) -> Option<Parcel> {
-    let confirmation = outcome.ok()?;
+    let confirmed = outcome.ok()?;
     let (mut parcel, returned) = flight.take(number)?;
     if returned.is_some() && reroute(&mut parcel) {
         return Some(parcel);
     }
-    let result = envelope::verdict(&parcel.publish, returned, &confirmation);
+    let result = envelope::verdict(&parcel.publish, returned, &confirmed);
     parcel.reply.send(result);
     None
 }

@@ -24,7 +24,7 @@ use lapin::PublisherConfirm;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions};
 
 use super::ahead::Ahead;
-use super::confirms::{Confirms, Outcome};
+use super::confirms::{Confirming, Confirms};
 use super::connection::Connection;
 use super::convert::{arguments, from_properties, short};
 use super::dial::CLOSE_TIMEOUT;
@@ -99,7 +99,7 @@ pub struct Session {
     writing: FuturesUnordered<BoxFuture<'static, Written>>,
     /// Of those in `writing`, how many are publishes.
     unwritten: usize,
-    confirming: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    confirming: FuturesUnordered<Confirming>,
     confirms: Confirms,
     window: AckWindow,
     frames: Vec<Frame>,
@@ -241,8 +241,7 @@ impl Session {
                 match written {
                     Written::Publish(seq, confirm) => {
                         self.unwritten -= 1;
-                        let confirm = confirm?;
-                        self.confirming.push(confirm.map(move |it| (seq, it)).boxed());
+                        self.confirming.push(Confirming { number: seq, confirm: confirm? });
                     }
                     Written::Ack(done) => done?,
                 }
@@ -308,23 +307,25 @@ impl Session {
     fn poll_confirms(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         loop {
             let (pending, flight) = (&mut self.confirming, &mut self.flight);
-            let (ripe, broken) = self.confirms.ripen(None, pending, &self.link.channel, flight, cx);
+            let (mut ripe, broken) =
+                self.confirms.ripen(None, pending, &self.link.channel, flight, cx);
             if let Some(error) = broken {
                 return Err(error);
             }
             if ripe.is_empty() {
                 return Ok(());
             }
-            for (seq, outcome) in ripe {
-                if let Ok(confirmation) = outcome
+            for (seq, outcome) in ripe.drain(..) {
+                if let Ok(confirmed) = outcome
                     && let Some((publish, returned)) = self.flight.take(seq)
                 {
-                    self.events.push(match envelope::verdict(&publish, returned, &confirmation) {
+                    self.events.push(match envelope::verdict(&publish, returned, &confirmed) {
                         Ok(()) => SessionEvent::Confirmed { seq },
                         Err(error) => SessionEvent::Failed { seq, error },
                     });
                 }
             }
+            self.confirms.recycle(ripe);
         }
     }
 

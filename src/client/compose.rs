@@ -149,8 +149,8 @@ pub(super) fn compose<T, In>(
     let to_queue = exchange.is_empty();
     let may_wait = around.delays && to_queue && delay::can_wait_for(&routing_key);
     let wait = if may_wait { dates.due().wait(around.now) } else { None };
-    let expires_there = to_queue && wait.is_none() && around.config.dead_letters(&routing_key);
-    let expiration_ms = dates.expiration_ms(around.now).filter(|_| expires_there);
+    let expires_there = || to_queue && wait.is_none() && around.config.dead_letters(&routing_key);
+    let expiration_ms = dates.expiration_ms(around.now).filter(|_| expires_there());
     let call = message(&task, &task_id, args, kwargs, (options, dates), route.as_ref(), around);
     let message = TaskMessage { expiration_ms, ..call }
         .into_message()

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use celeriac::{App, Config};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     celeriac::cli::main(App::new(Config::default()))

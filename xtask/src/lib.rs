@@ -10,6 +10,7 @@
 
 mod apt;
 pub mod broker;
+pub mod build_tools;
 mod compose;
 mod error;
 mod install;

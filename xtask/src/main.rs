@@ -10,6 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::build_tools;
 
 /// Celeriac's development tasks. They start what they need, and stop what they started.
 #[derive(Debug, Parser)]
@@ -36,20 +37,26 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Demo => command::demo::run(),
-        Command::Test(args) => command::test::run(&args),
-        Command::Bench(args) => command::bench::run(&args),
-        Command::Chaos(args) => command::chaos::run(&args),
-        Command::Fuzz(args) => command::fuzz::run(&args),
-        Command::Broker(args) => command::broker::run(&args),
-    };
-    match outcome {
+    match run(&Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: &Command) -> xtask::Result<bool> {
+    if !matches!(command, Command::Broker(_)) {
+        build_tools::find_or_install()?;
+    }
+    match command {
+        Command::Demo => command::demo::run(),
+        Command::Test(args) => command::test::run(args),
+        Command::Bench(args) => command::bench::run(args),
+        Command::Chaos(args) => command::chaos::run(args),
+        Command::Fuzz(args) => command::fuzz::run(args),
+        Command::Broker(args) => command::broker::run(args),
     }
 }
