@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::topology::{
     Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, control_exchange,
     control_queue, control_reply_exchange, control_reply_queue, dead_exchange, dead_queue,
-    delay_delivery_exchange, delay_exchange, delay_queue, join_queue, joiners_queue, parking_queue,
-    reply_queue, results_exchange, revocation_stream,
+    delay_delivery_exchange, delay_exchange, delay_queue, join_queue, joiners_queue,
+    park_end_queue, park_queue, parking_queue, reply_queue, results_exchange, revocation_stream,
 };
 use crate::protocol::Map;
 use crate::protocol::delay;
@@ -19,6 +19,9 @@ use crate::protocol::join::shard_route;
 /// of RabbitMQ 4. A rolling restart returns prefetched messages and counts too, so this must not
 /// be a small number.
 const DELIVERY_LIMIT: i64 = 20;
+
+/// A limit of deliveries that nobody reaches.
+const DELIVERIES_NEVER: i64 = i32::MAX as i64;
 
 /// Name of the default queue of Celery, whose programs declare it as a classic queue.
 pub(crate) const CELERY_QUEUE: &str = "celery";
@@ -78,9 +81,8 @@ pub(crate) fn working(queues: &[QueueSpec]) -> Topology {
 /// a limit of 20 would apply if there was none, and drop what was looked at too often; the word
 /// for "no limit" drops messages at once before 4.0. So there is a limit that nobody reaches.
 pub(crate) fn parking(name: &str) -> Topology {
-    const NEVER: i64 = i32::MAX as i64;
     let mut queue = QueueSpec::quorum(name);
-    queue.arguments.insert("x-delivery-limit", NEVER);
+    queue.arguments.insert("x-delivery-limit", DELIVERIES_NEVER);
     Topology { queues: vec![queue], ..Topology::default() }
 }
 
@@ -136,6 +138,31 @@ pub(crate) fn joining(shards: impl IntoIterator<Item = u32>, kind: QueueKind) ->
         topology.bindings.push(binding);
     }
     topology
+}
+
+/// The queue of the large values of a chord, which goes away when nobody has read it for so long.
+///
+/// One reader at a time, because each needs all of it. Like a parking queue it has a limit of
+/// deliveries that nobody reaches: each try of the body reads it once more.
+pub(crate) fn park(chord: &str, kind: QueueKind, lease: Duration) -> Topology {
+    // The broker takes no longer one.
+    const EXPIRES_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+    let expires = Some(lease.clamp(Duration::from_secs(1), EXPIRES_MAX));
+    let mut queue = QueueSpec { kind, expires, ..QueueSpec::quorum(park_queue(chord)) };
+    if kind == QueueKind::Quorum {
+        queue.arguments.insert("x-delivery-limit", DELIVERIES_NEVER);
+    }
+    queue.arguments.insert("x-single-active-consumer", true);
+    Topology { queues: vec![queue], ..Topology::default() }
+}
+
+/// The queue that says that a body with parked values has ended. A classic one, which costs least.
+pub(crate) fn park_end(chord: &str) -> Topology {
+    /// A second call of the body comes within moments of the first, or never.
+    const EXPIRES: Duration = Duration::from_secs(3600);
+    let expires = Some(EXPIRES);
+    let queue = QueueSpec { expires, ..QueueSpec::classic(park_end_queue(chord)) };
+    Topology { queues: vec![queue], ..Topology::default() }
 }
 
 /// The queue by which workers that join are counted. A classic one: of a quorum queue with a

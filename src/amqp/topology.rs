@@ -110,6 +110,16 @@ pub fn starts_queue(limited: &str, count: u32, period: Duration) -> String {
     format!("celeriac.starts.{limited}.{count}.{}", period.as_millis())
 }
 
+/// The queue that holds the large values of the parts of `chord`, until its body has ended.
+pub fn park_queue(chord: &str) -> String {
+    format!("celeriac.park.{chord}")
+}
+
+/// The queue that says for a while that the body of `chord` has ended. It holds nothing.
+pub fn park_end_queue(chord: &str) -> String {
+    format!("celeriac.park-end.{chord}")
+}
+
 /// Whether `queue` is the log of a join shard.
 pub fn is_join_queue(queue: &str) -> bool {
     let number = queue.strip_prefix("celeriac.join.");

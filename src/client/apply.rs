@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tracing::{Instrument, debug, warn};
 
 use super::canvas::{FromAny, Ready, Step};
-use super::{Client, SendError, span};
+use super::{Client, SendError, parked, span};
 use crate::amqp::topology::results_exchange;
 use crate::amqp::{Publish, PublishError, layout};
 use crate::protocol::canvas::{Call, Canvas, Ids, Lowered, lower};
@@ -117,6 +117,7 @@ impl Client {
         let record = |open: &Open| record(&Record::Open(Box::new(open.clone())));
         let records: Vec<_> = opens.iter().map(record).collect::<Result<_, _>>()?;
         self.joins().get_or_try_init(|| self.declare_joins(opens)).await?;
+        self.declare_parks(&records, opens).await?;
         let mut missing = Vec::new();
         for (at, outcome) in self.publish_each(&records).await.into_iter().enumerate() {
             match outcome {
@@ -149,6 +150,20 @@ impl Client {
             chord: opens.first().map(|open| open.chord.clone()).unwrap_or_default(),
             source: Arc::new(error),
         })?;
+        Ok(())
+    }
+
+    /// The queues for large values, of chords that park them.
+    async fn declare_parks(&self, records: &[Publish], opens: &[Open]) -> Result<(), SendError> {
+        let kind = self.config().join_queue_type;
+        for (record, open) in records.iter().zip(opens) {
+            let Some(topology) = parked::needed_by(record, kind) else { continue };
+            let declared = self.connection().declare_for_now(&topology).await;
+            declared.map_err(|error| SendError::Join {
+                chord: open.chord.clone(),
+                source: Arc::new(error),
+            })?;
+        }
         Ok(())
     }
 

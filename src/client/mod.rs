@@ -19,6 +19,7 @@ pub mod control;
 pub(crate) mod delays;
 mod error;
 mod lineage;
+pub(crate) mod parked;
 pub mod parking;
 mod ping;
 mod queues;

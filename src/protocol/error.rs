@@ -98,7 +98,7 @@ pub enum Error {
         method: &'static str,
     },
     /// A chord of another version of the join protocol; a newer joiner can read it.
-    #[error("version {0} of the join protocol is not spoken here, only version 1")]
+    #[error("version {0} of the join protocol is not spoken here, only versions 1 and 2")]
     JoinVersion(i64),
     /// A Rust value without a form on the wire, or a value that does not fit a Rust type.
     #[error("{0}")]

@@ -8,6 +8,7 @@ use tracing::error;
 use super::effect::{Effect, Kind};
 use super::errback;
 use super::follow::{self, Following};
+use super::gather;
 use super::part;
 use super::report::report;
 use super::scribe::Scribe;
@@ -94,7 +95,8 @@ pub(super) fn undelivered(
     scribe: &Scribe<'_>,
 ) -> Vec<Effect> {
     let Ok(call) = TaskMessage::decode(message, &Limits::default()) else { return Vec::new() };
-    let headers = call.headers;
+    let mut headers = call.headers;
+    gather::name_task(&mut headers);
     let (sequel, _) = Sequel::read(call.body.embed, &headers.extra);
     let fallen = Request {
         id: headers.id,

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Step,
     /// A record for a joiner.
     Record,
+    /// A value on its way to the queue of its chord.
+    Value,
     /// The request's own message, on its way back to its queue.
     HandOn,
     /// A revocation of what need not run any more.
@@ -111,8 +113,10 @@ impl Effect {
                 Verdict::Declare
             }
             Kind::Step if nowhere && !self.publish.exchange.is_empty() => Verdict::Doomed,
+            // Whoever has opened the chord has declared the queue, and nobody does again.
+            Kind::Value if nowhere || failed.is_permanent() => Verdict::Doomed,
             Kind::Step | Kind::Record if failed.is_permanent() && !nowhere => Verdict::Doomed,
-            Kind::Step | Kind::Record => Verdict::Unknown,
+            Kind::Step | Kind::Record | Kind::Value => Verdict::Unknown,
             // Workers declare the stream when they start; without it, the parts run.
             Kind::Revoke => Verdict::Done,
         }
@@ -192,6 +196,10 @@ mod tests {
         assert_eq!(effect(Kind::HandOn, "").judge(&returned), Verdict::Declare);
         assert_eq!(effect(Kind::HandOn, "").judge(&large), Verdict::Unknown, "it is never lost");
         assert_eq!(effect(Kind::Step, "own").judge(&returned), Verdict::Doomed);
+        for failed in [&returned, &refused(404), &refused(406), &large] {
+            assert_eq!(effect(Kind::Value, "").judge(failed), Verdict::Doomed, "{failed:?}");
+        }
+        assert_eq!(effect(Kind::Value, "").judge(&PublishError::Nacked), Verdict::Unknown);
         assert_eq!(repaired(Kind::Park).judge(&returned), Verdict::Missing);
         assert_eq!(repaired(Kind::Step).judge(&returned), Verdict::Unknown);
         assert_eq!(repaired(Kind::Record).judge(&returned), Verdict::Unknown);

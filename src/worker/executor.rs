@@ -17,6 +17,7 @@ use super::admission::{Admission, admit};
 use super::attempt::{self, End, Terms};
 use super::delay;
 use super::errback::{self, Errback};
+use super::gather::{self, NoList};
 use super::guard::{self, Panicked};
 use super::intake::Job;
 #[cfg(unix)]
@@ -24,6 +25,7 @@ use super::isolate;
 use super::journal;
 use super::limited;
 use super::limits::Limits;
+use super::not_run::{delayed, expired, goes_back, stopped};
 use super::permits::Permit;
 use super::rate::{Pace, WAIT_MAX};
 use super::redelivered::{Known, recognise};
@@ -206,6 +208,10 @@ impl Lanes {
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
         }
+        let _values = match gather::values(&mut job, &self.crew).await {
+            Ok(held) => held,
+            Err(why) => return self.not_gathered(job.unsettled, why).await,
+        };
         let started = Instant::now();
         let on_loss = on_connection_loss(&job, &self.crew);
         if let Err(why) = self.start(&job, started, on_loss) {
@@ -237,6 +243,27 @@ impl Lanes {
             self.crew.stop.away.cancelled().await;
         }
         goes_back(unsettled, "it was not started")
+    }
+
+    /// The end of a body that has not got its list.
+    async fn not_gathered(&self, unsettled: Box<Unsettled>, why: NoList) -> Option<Finished> {
+        match why {
+            NoList::Cancelled(why) => stopped(unsettled, &why),
+            NoList::GoesBack(reason) => {
+                debug!(task_id = unsettled.request.id, reason, "a body has not got its list");
+                self.not_started(unsettled).await
+            }
+            NoList::Over => {
+                gather::ended_before(unsettled);
+                None
+            }
+            NoList::Refused(reason, exception) => {
+                let mut finished = gather::without_list(unsettled, reason, exception);
+                let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
+                self.call(errbacks, &finished).await;
+                Some(finished)
+            }
+        }
     }
 
     /// Waits for a slot, and before that for a permit if the job needs one. Who waits for the one
@@ -520,12 +547,12 @@ fn is_limited_in_fleet(job: &Job) -> bool {
 
 /// Whether the delivery is still this worker's; if not, the broker delivers it again, and running
 /// it here would run it twice.
-fn is_live(job: &Job) -> bool {
+pub(super) fn is_live(job: &Job) -> bool {
     job.unsettled.token.as_ref().is_none_or(SettleToken::is_live)
 }
 
 /// Completes when the delivery is no longer this worker's.
-async fn lost(job: &Job) {
+pub(super) async fn lost(job: &Job) {
     match &job.unsettled.token {
         Some(token) => token.lost().await,
         None => std::future::pending().await,
@@ -596,54 +623,10 @@ fn on_connection_loss(job: &Job, crew: &Crew) -> OnConnectionLoss {
 }
 
 /// Completes when the job is cancelled.
-async fn cancelled(job: &Job) -> Cancel {
+pub(super) async fn cancelled(job: &Job) -> Cancel {
     match &job.unsettled.entry {
         Some(entry) => entry.cancelled().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The end of a job that was cancelled, before it ran or while it did.
-fn stopped(unsettled: Box<Unsettled>, why: &Cancel) -> Option<Finished> {
-    let reason = match why {
-        Cancel::Revoked { terminate: false, .. } => "revoked",
-        Cancel::Revoked { terminate: true, .. } => "terminated",
-        Cancel::ConnectionLost => return goes_back(unsettled, "its connection was lost"),
-    };
-    let outcome = Outcome::Revoked { reason: reason.into() };
-    journal::ended(&unsettled.request, &outcome, Duration::ZERO);
-    Some(Finished { unsettled, ending: Ending::Ended(outcome) })
-}
-
-/// The end of a job that came too late.
-fn expired(unsettled: Box<Unsettled>) -> Option<Finished> {
-    journal::expired(&unsettled.request);
-    let ending = Ending::Ended(Outcome::Revoked { reason: "expired".into() });
-    Some(Finished { unsettled, ending })
-}
-
-/// Hands a job on, if it is this worker's still.
-fn delayed(job: Box<Job>, until: Timestamp) -> Option<Finished> {
-    if !is_live(&job) {
-        return goes_back(job.unsettled, "its connection was lost");
-    }
-    Some(Finished { unsettled: job.unsettled, ending: Ending::Delayed { until } })
-}
-
-/// Gives a job back to the broker. One that was acked early cannot go back, and is lost.
-fn goes_back(mut unsettled: Box<Unsettled>, why: &'static str) -> Option<Finished> {
-    let task_id = unsettled.request.id.as_str();
-    match unsettled.token.take() {
-        Some(token) => {
-            debug!(task_id, why, "goes back to the broker");
-            token.requeue();
-            None
-        }
-        None => {
-            let outcome = Outcome::Lost { reason: why.to_owned() };
-            journal::ended(&unsettled.request, &outcome, Duration::ZERO);
-            Some(Finished { unsettled, ending: Ending::Ended(outcome) })
-        }
     }
 }
 

@@ -24,7 +24,8 @@ use crate::task::Request;
 /// The messages that follow from one request, in the order in which they are published.
 #[derive(Debug, Default)]
 pub(super) struct Following {
-    /// The beginnings of chords, which are confirmed before anything else is published.
+    /// The beginnings of chords, and values that are parked, which are confirmed before anything
+    /// else is published.
     pub(super) opens: Vec<Effect>,
     /// Calls of tasks.
     pub(super) calls: Vec<Effect>,
@@ -180,7 +181,10 @@ impl Following {
     /// The part of a chord that `request` has completed.
     fn part(&mut self, request: &Request, link: &Link, value: &Value, adds: u32) {
         match part::ok(link, &request.id, value, adds) {
-            Ok(record) => self.rest.push(record),
+            Ok(part::Success { parked, record }) => {
+                self.opens.extend(parked);
+                self.rest.push(record);
+            }
             Err(failed) => {
                 let exception = Exception::encode_error(failed.to_string());
                 downfall::part_failed(link, request, Cause::found(&exception), &mut self.rest);

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::dead_letter::Reason;
 use super::follow::chained;
+use super::gather;
 use super::original::Original;
 use super::running::Crew;
 use super::sequel::Sequel;
@@ -57,6 +58,7 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>
             return Err(refused(unsettled, (failed.reason(), error, exception)));
         }
     };
+    gather::name_task(&mut task_message.headers);
     let TaskBody { args, kwargs, embed } = take(&mut task_message.body);
     let (sequel, problem) = Sequel::read(embed, &task_message.headers.extra);
     let judged = check(&task_message, problem, crew);
@@ -164,6 +166,7 @@ fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::join::{ArgsRef, GATHER};
     use crate::protocol::{Compression, Date, Limits, Message, TimeLimit};
 
     fn through_a_request(mut message: Message) -> Message {
@@ -171,6 +174,8 @@ mod tests {
             TaskMessage::take(&mut message.properties, &message.body, &Limits::default()).unwrap();
         assert_eq!(message.properties.headers, None, "they were taken");
         let TaskMessage { mut headers, reply_to, correlation_id, .. } = task_message;
+        gather::name_task(&mut headers);
+        assert_eq!(headers.task, "t");
         let addressed = Request { reply_to, correlation_id, ..Request::default() };
         let request = facts(&mut headers, true, &TimeZone::UTC, addressed);
         Original::without(message, headers, remains).restore(&request)
@@ -207,8 +212,16 @@ mod tests {
             correlation_id: text("1"),
             ..TaskMessage::default()
         };
+        let header = ArgsRef { task: "t".to_owned(), chord: "c".to_owned() };
+        let gathered = TaskMessage {
+            headers: TaskHeaders {
+                extra: Map::from_iter([(ArgsRef::HEADER, header.into_value())]),
+                ..TaskHeaders::new(GATHER, "1")
+            },
+            ..TaskMessage::default()
+        };
         let least = TaskMessage { headers: TaskHeaders::new("t", "1"), ..TaskMessage::default() };
-        for message in [full.encode().unwrap(), least.encode().unwrap()] {
+        for message in [full, gathered, least].map(|it| it.encode().unwrap()) {
             assert_eq!(through_a_request(message.clone()), message);
         }
     }

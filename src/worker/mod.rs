@@ -26,6 +26,7 @@ mod errback;
 mod error;
 mod executor;
 mod follow;
+mod gather;
 mod guard;
 mod intake;
 #[cfg(unix)]
@@ -36,6 +37,7 @@ mod limited;
 mod limits;
 mod lost_threads;
 mod neighbours;
+mod not_run;
 mod original;
 mod part;
 mod permits;

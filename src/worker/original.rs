@@ -4,6 +4,7 @@
 //! otherwise be spent on twice. **Invariant:** together with its request it gives back exactly the
 //! message that arrived.
 
+use super::gather;
 use crate::protocol::{Date, Map, Message, Remains, TaskHeaders, TimeLimit, Value};
 use crate::task::Request;
 
@@ -84,7 +85,7 @@ impl Rest {
             stamped_headers: self.stamped_headers,
             compression: self.compression,
             id: request.id.clone(),
-            task: request.task.clone(),
+            task: gather::name_on_wire(request),
             shadow: request.shadow.clone(),
             argsrepr: request.argsrepr.clone(),
             kwargsrepr: request.kwargsrepr.clone(),

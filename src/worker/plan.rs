@@ -19,6 +19,7 @@ use super::delay;
 use super::downfall::{self, Cause};
 use super::effect::{Effect, Kind};
 use super::follow::{self, Following};
+use super::gather;
 use super::original::Original;
 use super::redelivered;
 use super::report::report;
@@ -52,6 +53,8 @@ pub(super) struct Open {
     /// Give the delivery back instead of acking it.
     pub(super) requeue: bool,
     pub(super) trail: Trail,
+    /// The chord whose parked values are of no more use when it is settled.
+    pub(super) let_go: Option<String>,
     /// How many effects of the round are this request's.
     pub(super) effects: usize,
     /// What is published once those are confirmed.
@@ -77,6 +80,7 @@ pub(super) fn begin(finished: Finished, scribe: &Scribe<'_>, round: &mut Vec<Eff
     let Unsettled { request, original, token, sequel, children, entry } = *unsettled;
     let before = round.len();
     let goes_on = ending.goes_on();
+    let let_go = gather::let_go(&request, &ending);
     let mut planning = Planning { request: &request, sequel, children, scribe, round };
     let (requeue, later) = planning.end(ending, original);
     let own = round.get(before..).unwrap_or_default();
@@ -87,7 +91,7 @@ pub(super) fn begin(finished: Finished, scribe: &Scribe<'_>, round: &mut Vec<Eff
         false => Trail::Ended,
     };
     let effects = own.len();
-    Open { request, token, entry, requeue, trail, effects, later }
+    Open { request, token, entry, requeue, trail, let_go, effects, later }
 }
 
 /// Whether a message that goes on can be told from the one that it was, by what is read of it.

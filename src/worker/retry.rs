@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::delay;
 use super::effect::{Effect, Kind};
+use super::gather;
 use super::original::Original;
 use crate::amqp::Publish;
 use crate::client::delays::{self, Due};
@@ -81,6 +82,7 @@ fn rewritten(message: Message, changed: Option<&NewArguments>) -> Result<Message
     let mut call = TaskMessage::decode(&message, &Limits::default())?;
     let NewArguments { args, kwargs } = changed.cloned().unwrap_or_default();
     if let Some(args) = args {
+        gather::refer_no_more(&mut call.headers);
         call.headers.argsrepr = repr::args(&args);
         call.body.args = args;
     }
@@ -102,6 +104,7 @@ mod tests {
     use super::*;
     use crate::amqp::topology;
     use crate::client::delays::is_delayed;
+    use crate::protocol::join::{ArgsRef, GATHER};
     use crate::protocol::{
         Compression, Embed, Map, Serializer, Signature, TaskBody, TaskHeaders, TimeLimit,
     };
@@ -205,6 +208,21 @@ mod tests {
         assert_eq!(again.body.kwargs.get("y"), Some(&Value::Int(2)));
         assert_eq!(again.body.embed, call().body.embed);
         assert_eq!((again.compression, again.priority), (Some(Compression::Zlib), Some(7)));
+    }
+
+    #[test]
+    fn a_body_with_references_keeps_them_unless_it_gets_another_list() {
+        let mut message = call().encode().unwrap();
+        gather::refer(&mut message, "c");
+        let named = |publish: &Publish| {
+            let headers = read(publish).headers;
+            (headers.task, headers.extra.contains_key(ArgsRef::HEADER))
+        };
+        let kept = retried(message.clone(), SECOND, None);
+        assert_eq!(named(&kept), (GATHER.to_owned(), true));
+        let changed = NewArguments { args: Some(vec![Value::Int(3)]), kwargs: None };
+        let other = retried(message, SECOND, Some(&changed));
+        assert_eq!(named(&other), ("t".to_owned(), false));
     }
 
     #[test]

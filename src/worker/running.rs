@@ -10,6 +10,7 @@ use super::Error;
 use super::active::Active;
 use super::autoscale::Autoscale;
 use super::delay::Hold;
+use super::gather;
 #[cfg(unix)]
 use super::isolate;
 use super::limits::TimeLimits;
@@ -87,6 +88,8 @@ pub(super) struct Crew {
     pub(super) permits: Permits,
     /// How often calls start in the whole fleet.
     pub(super) starts: Starts,
+    /// How much of parked values is held.
+    pub(super) gathering: gather::Budget,
 }
 
 /// The two ways to stop.

@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 
 use super::active::{Call, Entry};
 use super::effect::{Effect, Kind, Verdict};
+use super::gather;
 use super::plan::{self, Open, Trail};
 use super::report::report;
 use super::running::Crew;
@@ -27,6 +28,7 @@ use super::scribe::Scribe;
 use super::unsent;
 use super::unsettled::Finished;
 use crate::amqp::{Burst, Publish, PublishError, SettleToken, Topology, layout};
+use crate::client::parked;
 use crate::protocol::{Exception, ResultMeta};
 use crate::task::Request;
 
@@ -197,6 +199,12 @@ async fn publish(due: Due, crew: &Crew) -> Sent {
     for effect in round.iter_mut().filter(|effect| effect.is_delayed()) {
         crew.client.delays().prepare(Arc::make_mut(&mut effect.publish)).await;
     }
+    for effect in round.iter().filter(|effect| effect.kind == Kind::Record) {
+        let kind = crew.client.config().join_queue_type;
+        if let Some(topology) = parked::needed_by(&effect.publish, kind) {
+            declare(&topology, crew).await;
+        }
+    }
     let publishes = round.iter().map(|effect: &Effect| Arc::clone(&effect.publish)).collect();
     let burst = crew.client.publisher().hand_over::<Arc<Publish>>(publishes).await;
     // Who has to wait longer waits for a queue that is out of order, or with everybody else.
@@ -212,6 +220,7 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
     let mut round = round.into_iter();
     let (mut due, mut refused) = (Due::default(), Due::default());
     let (mut lost, mut missing) = (Vec::new(), None);
+    let (mut over, mut let_go) = (Vec::new(), Vec::new());
     for mut it in open {
         let own = round.by_ref().take(it.effects);
         let failed = own.filter_map(|(at, effect)| Some((effect, failures.remove(&at)?)));
@@ -227,7 +236,13 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
             if !it.requeue {
                 remember(&it, crew);
             }
-            spend(it.token, it.entry, !it.requeue);
+            match it.let_go.filter(|_| !it.requeue) {
+                Some(chord) => {
+                    let_go.push(chord);
+                    over.push((it.token, it.entry));
+                }
+                None => spend(it.token, it.entry, !it.requeue),
+            }
             continue;
         }
         it.effects = again.len();
@@ -239,6 +254,10 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
         // Before anything goes back, so that it finds what it needs.
         declare(&missing, crew).await;
     }
+    if !let_go.is_empty() {
+        gather::delete(let_go, crew).await;
+    }
+    over.into_iter().for_each(|(token, entry)| spend(token, entry, true));
     lost.into_iter().for_each(|(token, entry)| spend(token, entry, false));
     (due, refused)
 }
@@ -379,6 +398,8 @@ pub(super) fn address(effect: &Effect, crew: &Crew) -> Topology {
             layout::joining(0..config.join_shards, config.join_queue_type)
         }
         Kind::Park => layout::parking(&effect.publish.routing_key),
+        // Nobody but who opens the chord declares its queue.
+        Kind::Value => Topology::default(),
         Kind::Revoke => Topology { queues: vec![layout::revocations()], ..Topology::default() },
         Kind::Step | Kind::Report | Kind::HandOn => {
             layout::sending(vec![crew.client.config().queue(&effect.publish.routing_key)])

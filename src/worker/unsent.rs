@@ -35,8 +35,19 @@ pub(super) fn instead(
             // It may have been the beginning of any of them.
             Err(_) => parts_of(None, later, &exception, scribe),
         },
+        Kind::Value => {
+            let exception = if failed.is_nowhere() { gone() } else { exception };
+            part::not_parked(&effect.publish, &exception, later);
+            Vec::new()
+        }
         Kind::Park | Kind::Report | Kind::HandOn | Kind::Revoke => Vec::new(),
     }
+}
+
+/// Where there is no queue for its values, a chord is over, or it has lost them.
+fn gone() -> Exception {
+    let text = "the queue for the large results of the chord is gone";
+    Exception::new("celeriac", "ResultsLost", text)
 }
 
 /// Takes the calls that belong to `chord`, or all calls, out of `later`, and gives what tells of
@@ -128,6 +139,7 @@ mod tests {
         let (message, limits) = (&effect.publish.message, Limits::default());
         match effect.kind {
             Kind::Park => "parked".to_owned(),
+            Kind::Value => "value".to_owned(),
             Kind::HandOn => "handed on".to_owned(),
             Kind::Revoke => "revoked".to_owned(),
             Kind::Report => {

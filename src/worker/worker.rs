@@ -9,6 +9,7 @@ use super::binder::Binder;
 use super::consume::Consuming;
 use super::control::Control;
 use super::delay::Hold;
+use super::gather;
 #[cfg(unix)]
 use super::isolate;
 use super::join::Joining;
@@ -162,6 +163,7 @@ impl Worker {
         let crew = Arc::new(Crew {
             permits,
             starts,
+            gathering: gather::Budget::of(client.config()),
             active: Active::default(),
             slots: Slots::new(info.concurrency),
             blocking_slots: Slots::new(info.blocking_slots),

@@ -23,6 +23,7 @@ mod faults_node;
 mod fleet;
 mod lineage;
 mod liveness;
+mod parked;
 mod permits;
 mod priorities;
 mod probe;

@@ -57,6 +57,7 @@ fn a_chord_is_one_open_and_linked_parts() {
             is_final: true,
             stack: vec![],
             root: Some(root),
+            park_above: None,
         };
         assert_eq!(link(part), expected);
         assert_eq!(it.task_id, Some(join::header_id(&open.chord, index)));
@@ -68,6 +69,30 @@ fn a_chord_is_one_open_and_linked_parts() {
     let header = lowered.result.parent().unwrap();
     assert_eq!((header.id(), header.members().unwrap().len()), (&*open.chord, 2));
     assert!(header.is_silent() && !lowered.result.is_silent());
+}
+
+#[test]
+fn values_are_parked_if_the_body_begins_with_one_task_that_takes_them() {
+    let park = |body: &str| {
+        let (a, b) = (t("a"), t("b"));
+        let text = format!(
+            r#"{{"task": "celery.chord", "subtask_type": "chord",
+                "options": {{"join": {{"park_above": 9, "expires": 60}}}},
+                "kwargs": {{"header": [{a}, {b}], "body": {body}, "kwargs": {{}}}}}}"#
+        );
+        let lowered = lowered(&text, CALLER);
+        let above: Vec<_> = lowered.calls.iter().map(|it| link(it).park_above).collect();
+        (lowered.opens[0].park_ms, above)
+    };
+    let week_ms = 7 * 24 * 60 * 60 * 1000;
+    let parks = (Some(60_000 + week_ms), vec![Some(9); 2]);
+    assert_eq!(park(&t("sum")), parks);
+    assert_eq!(park(&chain(&[t("sum"), t("next")])), parks);
+    let immutable = r#"{"task": "sum", "immutable": true}"#.to_owned();
+    let inner = chord(&[t("c"), t("d")], &t("sum"));
+    for body in [immutable, inner, group(&[t("c"), t("d")])] {
+        assert_eq!(park(&body), (None, vec![None; 2]), "{body:?}");
+    }
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use celeriac::amqp::{Publish, Publisher, topology};
 use celeriac::protocol::canvas::{Call, Canvas, lower};
 use celeriac::protocol::join::Record;
-use celeriac::protocol::{self, CallOptions, Value};
+use celeriac::protocol::{self, CallOptions, Map, Value};
 use celeriac::{Client, Signature};
+use serde_json::json;
 use xtask::{PrivateNode, Spawned};
 
 use crate::dice::Dice;
@@ -34,7 +35,9 @@ pub(crate) async fn run(seed: u64) {
     let (mut begun, mut killed, mut broker_killed) = (Vec::new(), 0, 0);
     while begun.len() < chords {
         for _ in 0..CHORDS_EACH.min(chords - begun.len()) {
-            begun.push(begin(&client).await);
+            // The results of every other one are parked.
+            let parks = begun.len() % 2 == 1;
+            begun.push(begin(&node, &client, parks).await);
         }
         // Random moments are the point.
         tokio::time::sleep(Duration::from_millis(100 + dice.below(900))).await;
@@ -65,7 +68,7 @@ pub(crate) async fn run(seed: u64) {
 }
 
 /// Logs a chord, sends its parts, and tells the id of its body.
-async fn begin(client: &Client) -> String {
+async fn begin(node: &PrivateNode, client: &Client, parks: bool) -> String {
     let part = |index: i64| {
         Canvas::Task(protocol::Signature {
             args: vec![index.into()],
@@ -73,11 +76,19 @@ async fn begin(client: &Client) -> String {
         })
     };
     let body = Canvas::Task(protocol::Signature::new("chaos.body"));
-    let canvas = Canvas::chord((0..PARTS).map(part).collect(), body).unwrap();
+    let mut canvas = Canvas::chord((0..PARTS).map(part).collect(), body).unwrap();
+    if parks {
+        let join = Map::from_iter([("park_above", 0)]);
+        let extra = Map::from_iter([("join", join)]);
+        canvas.set(CallOptions { extra, ..CallOptions::default() });
+    }
     let mut call = Call::default();
     call.join.shards = client.config().join_shards;
     call.options.reply_to = Some(effects::QUEUE.to_owned());
     let lowered = lower(canvas, call).unwrap();
+    if parks {
+        tokio::task::block_in_place(|| declare_park(node, &lowered.opens[0].chord));
+    }
     log_opens(client, &lowered.opens).await;
     let calls = lowered.calls.into_iter().map(|call| {
         let options = CallOptions::from_map(call.options).unwrap();
@@ -87,6 +98,16 @@ async fn begin(client: &Client) -> String {
         sent.unwrap();
     }
     lowered.result.id().to_owned()
+}
+
+/// Declares what a client declares that sends the chord itself.
+fn declare_park(node: &PrivateNode, chord: &str) {
+    let arguments = json!({"x-queue-type": "quorum", "x-single-active-consumer": true});
+    let declared = || {
+        let queue = json!({"durable": true, "arguments": arguments});
+        node.management().put(&["queues", "/", &topology::park_queue(chord)], &queue).ok()
+    };
+    xtask::wait_until("the parked results have a queue", PATIENCE, declared).unwrap();
 }
 
 async fn log_opens(client: &Client, opens: &[protocol::join::Open]) {
@@ -120,7 +141,10 @@ fn nothing_is_left(node: &PrivateNode) {
             let name = queue["name"].as_str().unwrap_or_default().to_owned();
             let marks = u64::from(name.starts_with("celeriac.join."));
             let (ready, unacked) = (number("messages_ready"), number("messages_unacknowledged"));
-            (ready > 0 || unacked > marks).then(|| format!("{name}: {ready} ready, {unacked}"))
+            // Each worker leaves a bookmark there.
+            let is_stream = name == topology::revocation_stream();
+            (!is_stream && (ready > 0 || unacked > marks))
+                .then(|| format!("{name}: {ready} ready, {unacked}"))
         };
         let left: Vec<String> = list.as_array()?.iter().filter_map(holds).collect();
         seen = left.join("; ");

@@ -1,7 +1,7 @@
 //! Workflows that Rust builds and both kinds of workers run.
 
 use celeriac::client::canvas::Workflow;
-use celeriac::protocol::{Serializer, TaskState};
+use celeriac::protocol::{CallOptions, Map, Serializer, TaskState};
 use celeriac::{AnyResult, Client, GroupResult, Signature, Value, group};
 
 use crate::canvas::Mixed;
@@ -27,6 +27,7 @@ async fn check(queue: &'static str, serializer: Serializer) {
     groups(&client).await;
     links(&client).await;
     failures(&client).await;
+    parked_results(&client).await;
     client.close().await;
     mixed.stop().await;
 }
@@ -94,6 +95,21 @@ async fn failures(client: &Client) {
     let last = apply(client, Workflow::chain(steps)).await;
     let error = last.get(PATIENCE).await.expect_err("a failure");
     assert!(error.failure().expect("of a worker").is("ValueError"), "{error}");
+}
+
+/// A worker of ours gathers them; one of Celery's refuses the body, and the caller is told.
+async fn parked_results(client: &Client) {
+    let chord = |body: Workflow| {
+        let join = Map::from_iter([("park_above", 0)]);
+        let extra = Map::from_iter([("join", join)]);
+        let options = CallOptions { extra, ..CallOptions::default() };
+        Workflow::chord([step("rs.add", &[1, 1]), step("rs.add", &[2, 2])], body).set(options)
+    };
+    let gathered = apply(client, chord(step("rs.sum", &[]))).await;
+    assert_eq!(gathered.get(PATIENCE).await.expect("a number"), Value::Int(6));
+    let refused = apply(client, chord(step("py.mul", &[3]))).await;
+    let error = refused.get(PATIENCE).await.expect_err("a refusal");
+    assert!(error.failure().expect("of a worker").is("NotRegistered"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -269,6 +269,18 @@ impl<Out, In, H> Chord<Out, In, H> {
         self.join_setting("revoke_rest", wanted)
     }
 
+    /// Keeps values of parts that need more than this many bytes (in MessagePack) in a queue of the
+    /// chord, instead of sending them through the shard. Then neither the joiner nor any message
+    /// grows with them, and the list may be as large as `join_max_parked` of the worker that runs
+    /// the body. By default, all values together must fit `join_max_body`.
+    ///
+    /// For chords with a body that is one task of a worker of celeriac, or a chain that begins
+    /// with one: a worker of Celery cannot gather the values, and refuses the body. Others send all
+    /// values through the shard as ever. All workers that join must know of this.
+    pub fn park_above(self, bytes: u32) -> Self {
+        self.join_setting("park_above", bytes)
+    }
+
     fn join_setting(self, key: &'static str, value: impl Into<Value>) -> Self {
         self.change(|it| it.set_join(key, value.into()))
     }

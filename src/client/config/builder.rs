@@ -105,6 +105,7 @@ impl ConfigBuilder {
         join_pack_max: usize;
         join_max_body: usize;
         join_max_message: Option<usize>;
+        join_max_parked: usize;
         join_done_batch: Duration;
         join_t_refresh: Duration;
         join_t_tomb: Duration;

@@ -42,8 +42,8 @@ pub(super) const KEYS: &[Key] = keys! {
     worker_soft_shutdown_timeout
     worker_delivery_limit
     chord_expires chord_mode join_enabled join_shards join_queue_type join_prefetch join_u_max
-    join_pack_max join_max_body join_max_message join_done_batch join_t_refresh join_t_tomb
-    join_orphan_grace join_write_ahead join_rebalance timezone
+    join_pack_max join_max_body join_max_message join_max_parked join_done_batch join_t_refresh
+    join_t_tomb join_orphan_grace join_write_ahead join_rebalance timezone
 };
 
 /// Settings of Celery that people bring along, and what celeriac does instead.

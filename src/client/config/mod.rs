@@ -224,6 +224,10 @@ pub struct Config {
     /// is sent, with arguments beside it. The broker's `max_message_size` must allow it. Default:
     /// twice `join_max_body`.
     pub join_max_message: Option<usize>,
+    /// How many bytes of parked values the bodies that a worker runs at a time may have together,
+    /// and so one of them at most. As they are sent: in memory, lists of small numbers need many
+    /// times as much. Default: 128 MiB.
+    pub join_max_parked: usize,
     /// How long outcomes are collected until their records are cleared. Default: 20 ms.
     pub join_done_batch: Duration,
     /// How long a record may stay unacked until it is written anew. Must stay below half of the
@@ -320,6 +324,7 @@ impl Default for Config {
             join_pack_max: 512 << 10,
             join_max_body: 8 << 20,
             join_max_message: None,
+            join_max_parked: 128 << 20,
             join_done_batch: Duration::from_millis(20),
             join_t_refresh: Duration::from_secs(5 * 60),
             join_t_tomb: Duration::from_secs(60),

@@ -115,6 +115,7 @@ fn a_file_can_set_everything_about_chords() {
         join_pack_max = 1000
         join_max_body = 100000
         join_max_message = 300000
+        join_max_parked = 400000
         join_done_batch = "5ms"
         join_t_refresh = 60
         join_t_tomb = 10
@@ -133,6 +134,7 @@ fn a_file_can_set_everything_about_chords() {
     assert_eq!((config.join_prefetch, config.join_u_max), (1000, 100));
     assert_eq!((config.join_pack_max, config.join_max_body), (1000, 100_000));
     assert_eq!(config.join_max_message, Some(300_000));
+    assert_eq!(config.join_max_parked, 400_000);
     assert_eq!(config.join_done_batch, Duration::from_millis(5));
     assert_eq!(config.join_t_refresh, Duration::from_secs(60));
     assert_eq!(config.join_rebalance, Duration::from_secs(30));

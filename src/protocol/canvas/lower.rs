@@ -122,6 +122,9 @@ pub fn lower(mut canvas: Canvas, call: Call) -> Result<Lowered, CanvasError> {
     Ok(Lowered { opens, calls, result, ids })
 }
 
+/// How long parked values outlive the time of their chord, for a body that has to wait: a week.
+const PARKED_LONGER_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 /// How one chord is joined.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Settings {
@@ -130,10 +133,13 @@ pub(super) struct Settings {
     pub(super) revoke_rest: bool,
     /// Whether the results of the parts are sent to the caller, too.
     pub(super) header_results: bool,
+    /// Above how many bytes values are parked, if ever.
+    pub(super) park_above: Option<u64>,
 }
 
 impl Settings {
-    /// Reads the option `join` of a chord or group: `{mode, expires, revoke_rest, header_results}`.
+    /// Reads the option `join` of a chord or group: `{mode, expires, revoke_rest, header_results,
+    /// park_above}`.
     pub(super) fn of(options: &Map, defaults: &JoinDefaults) -> Self {
         let none = Map::new();
         let map = options.get(options::JOIN).and_then(Value::as_map).unwrap_or(&none);
@@ -150,6 +156,10 @@ impl Settings {
             expires: expires.unwrap_or(defaults.expires),
             revoke_rest: flag("revoke_rest"),
             header_results: flag("header_results"),
+            park_above: map
+                .get("park_above")
+                .and_then(Value::as_i64)
+                .and_then(|it| it.try_into().ok()),
         }
     }
 }
@@ -244,7 +254,10 @@ impl Emit<'_> {
         let size = u32::try_from(header.parts.len()).unwrap_or(u32::MAX);
         let settings = Settings::of(&header.options, self.join);
         let index = Place::default();
-        let part = Link { chord: chord.clone(), route, index, is_final: true, stack, root };
+        let park_above = settings.park_above.filter(|_| can_park(&chord, body.as_ref()));
+        let settings = Settings { park_above, ..settings };
+        let chord_id = chord.clone();
+        let part = Link { chord: chord_id, route, index, is_final: true, stack, root, park_above };
         let open = open(&part, size, body, link, settings, self.join.now);
         if open.errbacks.len() > join::ERRBACKS_MAX {
             let (size, max) = (open.errbacks.len(), join::ERRBACKS_MAX);
@@ -300,7 +313,25 @@ fn open(
         // Times beyond what the format can write are as good as its last.
         expires_ms: created_ms.saturating_add(expires_ms).min(i64::MAX as u64),
         revoke_rest: settings.revoke_rest,
+        park_ms: settings.park_above.map(|_| expires_ms.saturating_add(PARKED_LONGER_MS)),
     }
+}
+
+/// Whether values can be parked: the body begins with one task that takes the list, because only
+/// who runs that gathers them.
+fn can_park(chord: &str, body: Option<&Canvas>) -> bool {
+    /// With what is before it, the name of a queue.
+    const CHORD_MAX: usize = 200;
+    let begins = |mut canvas: &Canvas| {
+        while let Canvas::Chain(chain) = canvas {
+            match chain.parts.first() {
+                Some(first) => canvas = first,
+                None => return false,
+            }
+        }
+        matches!(canvas, Canvas::Task(task) if !task.immutable)
+    };
+    chord.len() <= CHORD_MAX && body.is_some_and(begins)
 }
 
 /// Where the caller of `canvas` waits.

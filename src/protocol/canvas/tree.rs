@@ -175,8 +175,8 @@ impl Canvas {
         options::merge(self.options_mut(), &options.into_map());
     }
 
-    /// Says how a chord is joined: `mode`, `expires`, `revoke_rest` or
-    /// `header_results`.
+    /// Says how a chord is joined: `mode`, `expires`, `revoke_rest`, `header_results` or
+    /// `park_above`.
     pub(crate) fn set_join(&mut self, key: &'static str, value: Value) {
         let options = self.options_mut();
         let mut join = match options.remove(options::JOIN) {

@@ -1,7 +1,7 @@
 //! The header `chord` of a task message: which part of which chord the task is.
 //!
 //! ```text
-//! chord: {id: S, route: S, i: I/A[I...], final: t, stack: A[S...], root: S/V}
+//! chord: {id: S, route: S, i: I/A[I...], final: t, stack: A[S...], root: S/V, park: I}
 //! ```
 //!
 //! Not the key `chord` of the body's embed, which is Celery's own and stays null.
@@ -25,6 +25,8 @@ pub struct Link {
     pub stack: Vec<String>,
     /// Id of the first task of the workflow.
     pub root: Option<String>,
+    /// Above how many bytes in MessagePack the part's value is parked; never if it is not said.
+    pub park_above: Option<u64>,
 }
 
 /// Chords inside one another, at most.
@@ -53,6 +55,7 @@ impl Link {
             is_final: flag("final", map)?.ok_or(Error::Missing { field: "final" })?,
             stack: stack(map)?,
             root: text("root", map)?,
+            park_above: park_above(map)?,
         })
     }
 
@@ -67,13 +70,16 @@ impl Link {
 
     /// The header's value.
     pub fn into_value(self) -> Value {
-        let mut map = Map::with_capacity(6);
+        let mut map = Map::with_capacity(7);
         map.push("id", self.chord);
         map.push("route", self.route);
         map.push("i", self.index.to_value());
         map.push("final", self.is_final);
         map.push("stack", texts(self.stack));
         map.push("root", self.root);
+        if let Some(above) = self.park_above {
+            map.push("park", above);
+        }
         Value::Map(map)
     }
 }
@@ -97,6 +103,14 @@ pub(super) fn route(field: &'static str, map: &Map) -> Result<String, Error> {
 /// The place of a part.
 pub(super) fn place(field: &'static str, map: &Map) -> Result<Place, Error> {
     Place::from_value(field, map.get(field).unwrap_or(&Value::Null))
+}
+
+/// From which size on values are parked.
+fn park_above(map: &Map) -> Result<Option<u64>, Error> {
+    let Some(value) = map.get("park") else { return Ok(None) };
+    let number = fields::integer("park", value)?;
+    let wrong = |_| fields::wrong("park", "a number of bytes", value);
+    number.map(u64::try_from).transpose().map_err(wrong)
 }
 
 /// A number of parts.
@@ -149,7 +163,10 @@ mod tests {
             is_final: false,
             stack: vec!["outer".to_owned()],
             root: Some("r".to_owned()),
+            park_above: None,
         };
+        let parking = Link { park_above: Some(65_536), ..link.clone() };
+        assert_eq!(Link::from_value(&parking.clone().into_value()), Ok(parking));
         for index in [link.index.clone(), Place::from(3).added(1).unwrap()] {
             let link = Link { index, ..link.clone() };
             assert_eq!(Link::from_value(&link.clone().into_value()), Ok(link));

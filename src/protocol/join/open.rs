@@ -62,10 +62,16 @@ pub struct Open {
     /// Whether the parts that have not begun are to be revoked once the chord has failed. Kept for
     /// joiners that can revoke; ours cannot yet.
     pub revoke_rest: bool,
+    /// That large values of parts are parked, and how long their queue outlives its last use, in
+    /// milliseconds. Then the record is of version 2, which older joiners leave to others.
+    pub park_ms: Option<u64>,
 }
 
-/// The version of the protocol that is spoken here.
+/// The version of the protocol.
 const VERSION: i64 = 1;
+
+/// The version in which values may be parked.
+const VERSION_PARKING: i64 = 2;
 
 /// The option that says how a call is written.
 const SERIALIZER: &str = "serializer";
@@ -121,6 +127,7 @@ impl Open {
             created_ms: moment("created", &map)?,
             expires_ms: moment("expires", &map)?,
             revoke_rest: flag("revoke_rest", &map)?.unwrap_or(false),
+            park_ms: map.get("park").map(|_| moment("park", &map)).transpose()?,
         })
     }
 
@@ -142,8 +149,8 @@ impl Open {
 
     /// The map of the record's body; the chord's id is in the headers.
     pub fn to_value(&self) -> Value {
-        let mut map = Map::with_capacity(13);
-        map.push("v", VERSION);
+        let mut map = Map::with_capacity(14);
+        map.push("v", if self.park_ms.is_some() { VERSION_PARKING } else { VERSION });
         map.push("route", &*self.route);
         map.push("size", self.size);
         map.push("mode", self.mode.as_str());
@@ -157,6 +164,9 @@ impl Open {
         map.push("created", self.created_ms);
         map.push("expires", self.expires_ms);
         map.push("revoke_rest", self.revoke_rest);
+        if let Some(lease) = self.park_ms {
+            map.push("park", lease);
+        }
         Value::Map(map)
     }
 }
@@ -182,7 +192,7 @@ impl Parent {
 
 fn version(map: &Map) -> Result<(), Error> {
     match map.get("v") {
-        Some(Value::Int(VERSION)) => Ok(()),
+        Some(Value::Int(VERSION | VERSION_PARKING)) => Ok(()),
         Some(Value::Int(other)) => Err(Error::JoinVersion(*other)),
         Some(other) => Err(fields::wrong("v", "an integer", other)),
         None => Err(Error::Missing { field: "v" }),
@@ -203,11 +213,16 @@ fn short_text(field: &'static str, map: &Map) -> Result<Option<String>, Error> {
     Ok(found)
 }
 
-/// Milliseconds since the Unix epoch.
+/// What a number of milliseconds is.
+fn unit(field: &str) -> &'static str {
+    if field == "park" { "milliseconds" } else { "milliseconds since 1970" }
+}
+
+/// Milliseconds, since the Unix epoch if it is a moment.
 fn moment(field: &'static str, map: &Map) -> Result<u64, Error> {
     let value = map.get(field).unwrap_or(&Value::Null);
     let number = fields::integer(field, value)?.ok_or(Error::Missing { field })?;
-    u64::try_from(number).map_err(|_| fields::wrong(field, "milliseconds since 1970", value))
+    u64::try_from(number).map_err(|_| fields::wrong(field, unit(field), value))
 }
 
 #[cfg(test)]
@@ -233,12 +248,15 @@ mod tests {
             created_ms: 1_790_000_000_000,
             expires_ms: 1_790_086_400_000,
             revoke_rest: true,
+            park_ms: None,
         }
     }
 
     #[test]
     fn a_chord_reads_as_it_was_written() {
-        for open in [example(), Open { body: None, parent: None, reply_to: None, ..example() }] {
+        let bare = Open { body: None, parent: None, reply_to: None, ..example() };
+        let parking = Open { park_ms: Some(5), ..example() };
+        for open in [example(), bare, parking] {
             assert_eq!(Open::from_value("c".to_owned(), open.to_value()), Ok(open));
         }
     }
@@ -251,8 +269,9 @@ mod tests {
             let error = Open::from_value("c".to_owned(), Value::Map(map)).unwrap_err();
             assert_eq!(error.to_string(), expected, "{key}");
         };
-        let version = "version 2 of the join protocol is not spoken here, only version 1";
-        check("v", Value::Int(2), version);
+        let version = "version 3 of the join protocol is not spoken here, only versions 1 and 2";
+        check("v", Value::Int(3), version);
+        check("park", Value::Int(-1), "'park' must be milliseconds, not int");
         check("v", Value::Null, "'v' must be an integer, not None");
         check("size", Value::Int(-1), "'size' must be a number from 0 to 2^32-1, not int");
         check("size", Value::Null, "'size' is missing");

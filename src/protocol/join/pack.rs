@@ -11,6 +11,7 @@
 use super::link::{chord_id, place};
 use super::place::{ADDED_MAX, Place};
 use super::record::decode_value;
+use super::reference::Reference;
 use crate::protocol::{Error, Limits, Map, Value, fields, msgpack};
 
 /// What an entry of a pack stands for.
@@ -20,6 +21,8 @@ pub enum EntryKind {
     Open,
     /// A part has succeeded.
     Ok,
+    /// A part has succeeded, and its value is parked.
+    Ref,
     /// A part has failed.
     Err,
     /// The time of a chord is over.
@@ -49,6 +52,7 @@ impl EntryKind {
         match self {
             Self::Open => "open",
             Self::Ok => "ok",
+            Self::Ref => "ref",
             Self::Err => "err",
             Self::Expire => "expire",
             Self::Cancel => "cancel",
@@ -59,6 +63,7 @@ impl EntryKind {
         Some(match name {
             "open" => Self::Open,
             "ok" => Self::Ok,
+            "ref" => Self::Ref,
             "err" => Self::Err,
             "expire" => Self::Expire,
             "cancel" => Self::Cancel,
@@ -172,8 +177,10 @@ fn entry(item: Value, limits: &Limits) -> Result<Entry, Error> {
         Value::Bytes(body) => body,
         other => return Err(fields::wrong("body", "bytes", &other)),
     };
-    if kind == EntryKind::Ok {
-        decode_value(&body, limits)?;
+    match kind {
+        EntryKind::Ok => drop(decode_value(&body, limits)?),
+        EntryKind::Ref => drop(Reference::decode(&body, limits)?),
+        EntryKind::Open | EntryKind::Err | EntryKind::Expire | EntryKind::Cancel => {}
     }
     Ok(Entry { kind, chord, index, adds, body })
 }
@@ -196,6 +203,7 @@ mod tests {
             entry(EntryKind::Open, "c", 0, b"\x80"),
             entry(EntryKind::Ok, &"c".repeat(31), 3, b"\x05"),
             entry(EntryKind::Err, &"c".repeat(32), u32::MAX, b""),
+            entry(EntryKind::Ref, "c", 5, b"\x82\xa1x\xa1y\xa5bytes\x07"),
             entry(EntryKind::Expire, &"c".repeat(255), 0, &[7; 300]),
             entry(EntryKind::Cancel, "ü", 0, b"\xc0"),
             adding,
@@ -219,7 +227,11 @@ mod tests {
 
     #[test]
     fn a_pack_with_a_value_that_cannot_be_read_is_refused() {
-        for (kind, body) in [(EntryKind::Ok, b"\x92\x01"), (EntryKind::Ok, b"\x01\x01")] {
+        for (kind, body) in [
+            (EntryKind::Ok, b"\x92\x01"),
+            (EntryKind::Ok, b"\x01\x01"),
+            (EntryKind::Ref, b"\xc0\xc0"),
+        ] {
             let mut writer = PackWriter::default();
             let title = Entitled { kind, index: 0.into(), adds: 0 };
             writer.push(&title, "c", body);

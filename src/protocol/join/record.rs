@@ -12,6 +12,7 @@ use super::link::{chord_id, flag, place, text};
 use super::open::Open;
 use super::pack::{Entry, decode_entries};
 use super::place::{ADDED_MAX, Place};
+use super::reference::Reference;
 use crate::protocol::{
     Error, Limits, Map, Message, Properties, Serializer, Value, fields, msgpack,
 };
@@ -36,6 +37,19 @@ pub enum Record {
         task_id: String,
         /// The result in MessagePack.
         value: Vec<u8>,
+    },
+    /// A part has succeeded, and its value is parked. Written by its worker.
+    Ref {
+        /// Id of the chord.
+        chord: String,
+        /// Place of the part.
+        index: Place,
+        /// How many parts the task has added to the chord, all of which were sent before.
+        adds: u32,
+        /// Id of the task.
+        task_id: String,
+        /// The value that is parked, by the id of the run of the task.
+        reference: Reference,
     },
     /// A part has failed for good. Written by its worker, by the consumer of dead letters, or by
     /// the joiner of an inner chord.
@@ -121,11 +135,18 @@ impl Pack {
 }
 
 impl Record {
+    /// The type of an `open`.
+    pub(crate) const OPEN: &'static str = "open";
+
+    /// The header of an `open` that says that values are parked: see [`Open::park_ms`].
+    pub(crate) const PARK: &'static str = "park";
+
     /// The record's AMQP type.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Open(_) => "open",
             Self::Ok { .. } => "ok",
+            Self::Ref { .. } => "ref",
             Self::Err { .. } => "err",
             Self::Expire { .. } => "expire",
             Self::Cancel { .. } => "cancel",
@@ -167,6 +188,9 @@ impl Record {
             Self::Ok { chord, index, execution, task_id, value, .. } => {
                 Self::Ok { chord, index, adds: count, execution, task_id, value }
             }
+            Self::Ref { chord, index, task_id, reference, .. } => {
+                Self::Ref { chord, index, adds: count, task_id, reference }
+            }
             other => other,
         }
     }
@@ -201,6 +225,7 @@ impl Record {
                     value: body.clone(),
                 }
             }
+            "ref" => reference(properties, headers, Reference::decode(body, limits)?)?,
             "err" => Self::Err {
                 chord: chord_id("c", headers)?,
                 index: place("i", headers)?,
@@ -274,9 +299,18 @@ impl Record {
 
     fn headers(&self) -> Vec<(&'static str, Value)> {
         match self {
-            Self::Open(open) => vec![("c", open.chord.as_str().into())],
+            Self::Open(open) => {
+                let mut headers = vec![("c", open.chord.as_str().into())];
+                headers.extend(open.park_ms.map(|lease| (Self::PARK, lease.into())));
+                headers
+            }
             Self::Ok { chord, index, adds, execution, .. } => {
                 let mut headers = part(chord, index, execution);
+                headers.extend((*adds > 0).then(|| ("adds", (*adds).into())));
+                headers
+            }
+            Self::Ref { chord, index, adds, reference, .. } => {
+                let mut headers = part(chord, index, &reference.execution);
                 headers.extend((*adds > 0).then(|| ("adds", (*adds).into())));
                 headers
             }
@@ -304,6 +338,7 @@ impl Record {
         match self {
             Self::Open(open) => msgpack::encode(&open.to_value(), &mut body)?,
             Self::Ok { value, .. } => body.extend_from_slice(value),
+            Self::Ref { reference, .. } => body = reference.encode()?,
             Self::Err { failure, .. } => body = failure.encode()?,
             Self::Expire { reason, .. } => Reason::encode(reason, None, &mut body)?,
             Self::Cancel { reason, errbacks, .. } => {
@@ -322,7 +357,7 @@ impl Record {
     fn correlation_id(&self) -> &str {
         match self {
             Self::Open(open) => &open.chord,
-            Self::Ok { task_id, .. } => task_id,
+            Self::Ok { task_id, .. } | Self::Ref { task_id, .. } => task_id,
             Self::Err { failure, .. } => &failure.task_id,
             Self::Expire { chord, .. } | Self::Cancel { chord, .. } => chord,
             Self::Inspect { correlation, .. } => correlation,
@@ -337,6 +372,9 @@ impl Record {
         match self {
             Self::Open(open) => format!("open/{}", open.chord),
             Self::Ok { chord, index, execution, .. } => format!("ok/{chord}/{index}/{execution}"),
+            Self::Ref { chord, index, reference, .. } => {
+                format!("ref/{chord}/{index}/{}", reference.execution)
+            }
             Self::Err { chord, index, execution, .. } => {
                 format!("err/{chord}/{index}/{execution}")
             }
@@ -402,6 +440,20 @@ fn failure(properties: &Properties, body: &[u8], limits: &Limits) -> Result<Fail
         failure.task_id = properties.correlation_id.clone().unwrap_or_default();
     }
     Ok(failure)
+}
+
+fn reference(
+    properties: &Properties,
+    headers: &Map,
+    reference: Reference,
+) -> Result<Record, Error> {
+    Ok(Record::Ref {
+        chord: chord_id("c", headers)?,
+        index: place("i", headers)?,
+        adds: adds(headers)?,
+        task_id: properties.correlation_id.clone().unwrap_or_default(),
+        reference,
+    })
 }
 
 fn inspect(properties: &Properties, headers: &Map) -> Result<Record, Error> {

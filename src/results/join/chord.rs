@@ -218,7 +218,7 @@ impl Chord {
                     let failure = Arc::clone(failure);
                     Outcome::Failed { open, index: index(slot), failure, missing }
                 }
-                Some(Part::Ok(_)) | None => return None,
+                Some(Part::Ok(_) | Part::Parked(_)) | None => return None,
             },
             Decision::TooLarge(slot) => {
                 let max = settings.body_max;
@@ -285,6 +285,8 @@ fn list_len(part: &Part, mode: Mode) -> usize {
         (Part::Ok(value), Mode::FailFast) => value.len(),
         // A map of one, its key of two or three letters, and the value.
         (Part::Ok(value), Mode::Collect) => value.len() + 4,
+        // A list of its id, its size and a flag, with room for all of their heads.
+        (Part::Parked(reference), _) => reference.execution.len() + 16,
         (Part::Err(failure), Mode::Collect) => failure.encode().map_or(0, |body| body.len()) + 5,
         // It decides the chord, and no list is made.
         (Part::Err(_), Mode::FailFast) => 0,

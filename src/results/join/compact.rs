@@ -270,7 +270,7 @@ impl Joiner {
                 filling.writer.push(&title, id, &body);
                 let slot = match kind {
                     EntryKind::Open | EntryKind::Expire | EntryKind::Cancel => None,
-                    EntryKind::Ok | EntryKind::Err => slot,
+                    EntryKind::Ok | EntryKind::Ref | EntryKind::Err => slot,
                 };
                 filling.entries.push((Arc::clone(id), slot, len));
             }
@@ -513,6 +513,11 @@ impl Chord {
         for index in decisive.into_iter().chain(rest) {
             match self.chosen.get(&index).map(|chosen| &chosen.part) {
                 Some(Part::Ok(value)) => entries.push((EntryKind::Ok, Some(index), value.to_vec())),
+                Some(Part::Parked(reference)) => {
+                    // It was read from these bytes, or from more.
+                    let body = reference.encode().unwrap_or_default();
+                    entries.push((EntryKind::Ref, Some(index), body));
+                }
                 Some(Part::Err(failure)) => {
                     // It was read from these bytes, or from more.
                     let body = failure.encode().unwrap_or_default();

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::list::has_references;
 use crate::protocol::Error;
-use crate::protocol::join::{Failure, Inspection, Open, Place, Record};
+use crate::protocol::join::{Failure, Inspection, Open, Place, Record, Reference};
 
 /// Number of a publish of one session; later publishes have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +108,8 @@ pub(crate) enum Effect {
 pub(crate) enum Part {
     /// With a value in MessagePack.
     Ok(Arc<[u8]>),
+    /// With a value that is parked.
+    Parked(Arc<Reference>),
     /// For good, without a value.
     Err(Arc<Failure>),
 }
@@ -161,6 +164,11 @@ impl Outcome {
         }
     }
 
+    /// Whether its body has to gather values that are parked.
+    pub(crate) fn needs_parked(&self) -> bool {
+        matches!(self, Self::Complete { parts, .. } if has_references(parts))
+    }
+
     /// The word for logs and counters.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
@@ -189,6 +197,7 @@ impl std::hash::Hash for Part {
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
         match self {
             Self::Ok(value) => value.hash(hasher),
+            Self::Parked(reference) => reference.hash(hasher),
             Self::Err(failure) => failure.task_id.hash(hasher),
         }
     }

@@ -87,6 +87,10 @@ impl Content {
                 let run = Run { execution, task_id };
                 (chord.into(), Self::Part(index, Part::Ok(value.into()), adds, run))
             }
+            Record::Ref { chord, index, adds, reference, task_id } => {
+                let run = Run { execution: String::new(), task_id };
+                (chord.into(), Self::Part(index, Part::Parked(Arc::new(reference)), adds, run))
+            }
             Record::Err { chord, index, failure, execution } => {
                 let run = Run { execution, task_id: failure.task_id.clone() };
                 (chord.into(), Self::Part(index, Part::Err(Arc::new(failure)), 0, run))
@@ -448,6 +452,10 @@ fn part_record(id: &Arc<str>, index: Place, part: Part, run: Run) -> Record {
         Part::Ok(value) => {
             let value = value.to_vec();
             Record::Ok { chord, index, adds: 0, execution, task_id, value }
+        }
+        Part::Parked(reference) => {
+            let reference = Arc::unwrap_or_clone(reference);
+            Record::Ref { chord, index, adds: 0, task_id, reference }
         }
         Part::Err(failure) => {
             Record::Err { chord, index, execution, failure: Arc::unwrap_or_clone(failure) }

@@ -4,15 +4,24 @@
 //! fail_fast  [v0, v1, ...]
 //! collect    [{"ok": v0}, {"err": {"type": ..., "message": ...}}, ...]
 //! ```
+//!
+//! If a value is parked, each element is a list: of what it would be alone, or with a reference
+//! (see `protocol::join::Reference`).
 
 use super::event::Part;
-use crate::protocol::Error;
 use crate::protocol::join::Mode;
+use crate::protocol::{Error, msgpack};
+
+/// Whether the values of some parts are parked.
+pub(crate) fn has_references(parts: &[Part]) -> bool {
+    parts.iter().any(|part| matches!(part, Part::Parked(_)))
+}
 
 /// The list in MessagePack. No value is decoded.
 pub(crate) fn list_of_results(mode: Mode, parts: &[Part]) -> Result<Vec<u8>, Error> {
     let bytes = parts.iter().map(|part| match part {
-        Part::Ok(value) => value.len() + 4,
+        Part::Ok(value) => value.len() + 5,
+        Part::Parked(reference) => reference.execution.len() + 16,
         Part::Err(_) => 256,
     });
     let mut list = Vec::with_capacity(bytes.sum::<usize>() + 5);
@@ -29,13 +38,20 @@ pub(crate) fn list_of_results(mode: Mode, parts: &[Part]) -> Result<Vec<u8>, Err
             list.extend_from_slice(&length.to_be_bytes());
         }
     }
+    let is_wrapped = has_references(parts);
     for part in parts {
+        if is_wrapped && !matches!(part, Part::Parked(_)) {
+            list.push(0x91);
+        }
         match part {
             Part::Ok(value) => {
                 if mode == Mode::Collect {
                     list.extend_from_slice(b"\x81\xa2ok");
                 }
                 list.extend_from_slice(value);
+            }
+            Part::Parked(reference) => {
+                msgpack::encode(&reference.to_element(mode == Mode::Collect), &mut list)?;
             }
             Part::Err(failure) => {
                 list.extend_from_slice(b"\x81\xa3err");
@@ -51,8 +67,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::join::Failure;
-    use crate::protocol::{Exception, Limits, Value, msgpack};
+    use crate::protocol::join::{Failure, Manifest, Reference};
+    use crate::protocol::{Exception, Limits, Value};
 
     fn decoded(mode: Mode, parts: &[Part]) -> Vec<Value> {
         let list = list_of_results(mode, parts).unwrap();
@@ -85,5 +101,19 @@ mod tests {
         assert_eq!(entry(0, "ok"), Some(Value::Int(5)));
         let err = entry(1, "err").unwrap();
         assert_eq!(err.as_map().unwrap().get("message"), Some(&Value::from("no")));
+    }
+
+    #[test]
+    fn a_list_with_references_tells_them_from_values() {
+        let reference = Reference { execution: "x".to_owned(), bytes: 70_000 };
+        let parts = [Part::Parked(Arc::new(reference.clone())), Part::Ok(vec![5].into())];
+        for mode in [Mode::FailFast, Mode::Collect] {
+            let list = Value::Array(decoded(mode, &parts));
+            let manifest = Manifest::from_value(list).unwrap();
+            assert_eq!(manifest.list[1], decoded(mode, &parts[1..])[0]);
+            let [hole] = &*manifest.parked else { panic!("{manifest:?}") };
+            assert_eq!((hole.at, &hole.reference), (0, &reference));
+            assert_eq!(hole.is_entry, mode == Mode::Collect);
+        }
     }
 }

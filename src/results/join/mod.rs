@@ -45,5 +45,5 @@ mod tests;
 
 pub(crate) use event::{Delivery, Effect, Event, Outcome, Part, PublishId};
 pub(crate) use joiner::Joiner;
-pub(crate) use list::list_of_results;
+pub(crate) use list::{has_references, list_of_results};
 pub(crate) use settings::JoinSettings;

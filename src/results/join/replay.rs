@@ -16,7 +16,9 @@ use super::intake::{Content, Role, Run};
 use super::joiner::{Joiner, Phase, ack};
 use super::marks::OldMarks;
 use super::settings::Rule;
-use crate::protocol::join::{Entitled, Entry, EntryKind, Failure, Open, Place, Reason, Record};
+use crate::protocol::join::{
+    Entitled, Entry, EntryKind, Failure, Open, Place, Reason, Record, Reference,
+};
 use crate::protocol::{Error, Limits, msgpack};
 
 /// What was read before the barrier.
@@ -92,6 +94,7 @@ impl Replay {
             let (kind, chord, index) = match record {
                 Record::Open(open) => (EntryKind::Open, &open.chord, none()),
                 Record::Ok { chord, index, .. } => (EntryKind::Ok, chord, index.clone()),
+                Record::Ref { chord, index, .. } => (EntryKind::Ref, chord, index.clone()),
                 Record::Err { chord, index, .. } => (EntryKind::Err, chord, index.clone()),
                 Record::Expire { chord, .. } => (EntryKind::Expire, chord, none()),
                 Record::Cancel { chord, .. } => (EntryKind::Cancel, chord, none()),
@@ -100,7 +103,10 @@ impl Replay {
                 | Record::Mark { .. }
                 | Record::Inspect { .. } => return None,
             };
-            let adds = if let Record::Ok { adds, .. } = record { *adds } else { 0 };
+            let adds = match record {
+                Record::Ok { adds, .. } | Record::Ref { adds, .. } => *adds,
+                _ => 0,
+            };
             let title = Entitled { kind, index, adds };
             Some((it.tag, title, chord.clone(), record.body().ok()?))
         };
@@ -376,6 +382,10 @@ fn content_of(entry: Entry) -> Result<Content, Error> {
         }
         EntryKind::Ok => {
             let part = Part::Ok(entry.body.into());
+            Content::Part(entry.index, part, entry.adds, Run::default())
+        }
+        EntryKind::Ref => {
+            let part = Part::Parked(Arc::new(Reference::decode(&entry.body, &limits)?));
             Content::Part(entry.index, part, entry.adds, Run::default())
         }
         EntryKind::Err => {

@@ -20,11 +20,13 @@ use crate::amqp::{
     self, Declare, ExchangeKind, ExchangeSpec, Publish, PublishError, Topology, WhenUnroutable,
     topology,
 };
-use crate::client::Config;
+use crate::client::{Config, parked};
+use crate::protocol::join::Open;
 use crate::protocol::{Exception, ResultMeta, Serializer};
 use crate::results::join::Outcome;
 use crate::task::Request;
 use crate::worker::effect::{Effect, Kind, Verdict};
+use crate::worker::gather;
 use crate::worker::report::report;
 use crate::worker::scribe::Scribe;
 use crate::worker::settle;
@@ -130,6 +132,9 @@ impl<'a> Firings<'a> {
 
     /// Begins an outcome: the steps to publish, or `None` if nothing follows from it.
     pub(super) fn fire(&mut self, chord: &Arc<str>, outcome: &Outcome) -> Option<Vec<Step>> {
+        if !outcome.needs_parked() {
+            self.delete_parked(outcome.open());
+        }
         let scribe = Scribe::of(&self.shard.crew);
         let mut following = outcome::following(outcome, &scribe);
         let mut now = std::mem::take(&mut following.opens);
@@ -143,6 +148,16 @@ impl<'a> Firings<'a> {
         let firing = Firing { since: Instant::now(), under_way: now.len(), later };
         self.firings.insert(Arc::clone(chord), firing);
         Some(now.into_iter().map(|effect| Step::new(chord, effect)).collect())
+    }
+
+    /// Deletes what nobody will gather. The outcome is in the log for good; so whoever publishes it
+    /// again deletes nothing else, and what is left for want of a broker expires.
+    fn delete_parked(&self, open: &Open) {
+        if open.park_ms.is_none() {
+            return;
+        }
+        let (connection, chord) = (self.shard.connection.clone(), open.chord.clone());
+        tokio::spawn(async move { gather::delete_unused(&connection, &chord).await });
     }
 
     /// Lets a step pass, unless it is too large, or its exchange has to be looked for: to publish
@@ -159,6 +174,12 @@ impl<'a> Firings<'a> {
         };
         if let Some(failed) = failed {
             self.mending.push(ready((step, Err(failed))).boxed());
+            return None;
+        }
+        if let Some(topology) = parked::needed_by(&step.effect.publish, config.join_queue_type)
+            && !step.checked
+        {
+            self.look(step, topology);
             return None;
         }
         let exchange = &*step.effect.publish.exchange;

@@ -7,6 +7,8 @@
 //! all that follows the body, the errbacks, and the chord around. What only spares work, the
 //! revocation of the rest, never keeps an outcome from being published.
 
+use std::sync::Arc;
+
 use tracing::error;
 
 use crate::amqp::{Publish, topology};
@@ -16,11 +18,12 @@ use crate::protocol::join::{self, Link, Open, Parent, Record};
 use crate::protocol::{
     CallOptions, Error, Exception, Limits, ResultMeta, Signature, TaskState, Value, msgpack, repr,
 };
-use crate::results::join::{Outcome, Part, list_of_results};
+use crate::results::join::{Outcome, Part, has_references, list_of_results};
 use crate::task::Request;
 use crate::worker::downfall::{self, Cause};
 use crate::worker::effect::{Effect, Kind};
 use crate::worker::follow::{self, Following};
+use crate::worker::gather;
 use crate::worker::part;
 use crate::worker::report::report;
 use crate::worker::scribe::Scribe;
@@ -82,10 +85,12 @@ fn of(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
 }
 
 fn complete(open: &Open, parts: &[Part], scribe: &Scribe<'_>) -> Following {
+    let refers = has_references(parts);
     let followed = list_of_results(open.mode, parts)
         .map_err(|failed| unwritable(&failed))
         .and_then(|list| match &open.body {
-            Some(body) => call(open, body.clone(), &list, scribe),
+            Some(body) => call(open, body.clone(), (&list, refers), scribe),
+            None if refers => Err(chord_error(no_gatherer(open))),
             None => hand_on(open, list, scribe),
         });
     followed.unwrap_or_else(|exception| {
@@ -94,11 +99,17 @@ fn complete(open: &Open, parts: &[Part], scribe: &Scribe<'_>) -> Following {
     })
 }
 
-/// Calls the body with the list of results.
+/// Why references are of no use to what follows a chord.
+fn no_gatherer(open: &Open) -> String {
+    let chord = &open.chord;
+    format!("results of chord {chord} are parked, and its body does not begin with one task")
+}
+
+/// Calls the body with the list of results, which `refers` to what is parked, or does not.
 fn call(
     open: &Open,
     body: Signature,
-    list: &[u8],
+    (list, refers): (&[u8], bool),
     scribe: &Scribe<'_>,
 ) -> Result<Following, Exception> {
     let list = msgpack::decode(list, &Limits::default()).map_err(|failed| unwritable(&failed))?;
@@ -111,8 +122,16 @@ fn call(
     };
     let lowered = Canvas::from_signature(body).and_then(|body| canvas::lower(body, call));
     let lowered = lowered.map_err(|failed| follow::canvas_exception(&failed))?;
+    let gathers = |call: &Signature| !call.immutable;
+    let one = lowered.opens.is_empty() && matches!(&*lowered.calls, [it] if gathers(it));
+    if refers && !one {
+        return Err(chord_error(no_gatherer(open)));
+    }
     let mut following = Following::default();
     following.add(lowered, &stand_in(open), scribe)?;
+    for effect in following.calls.iter_mut().filter(|_| refers) {
+        gather::refer(&mut Arc::make_mut(&mut effect.publish).message, &open.chord);
+    }
     Ok(following)
 }
 

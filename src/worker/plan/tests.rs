@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::TaskError;
+use crate::amqp::topology;
 use crate::client::{Composer, Config, Route, Routes};
-use crate::protocol::join::{Link, Record};
+use crate::protocol::join::{ArgsRef, Link, Record};
 use crate::protocol::{Limits, Map, Message, Serializer, TaskMessage};
-use crate::task::{Registry, Run, StateMap, TaskDef, TaskOptions};
+use crate::task::{NewArguments, Registry, Run, StateMap, TaskDef, TaskOptions};
 
 static KNOWN: TaskDef = TaskDef {
     name: "known",
@@ -28,6 +29,8 @@ static URGENT: TaskDef = TaskDef {
 #[derive(Debug, PartialEq)]
 enum Made {
     Parked,
+    /// The queue of its chord.
+    Value(String),
     /// State and task id.
     Report(String, String),
     /// Name, arguments and id.
@@ -59,6 +62,7 @@ fn made(effect: &Effect) -> Made {
     let (message, limits) = (&effect.publish.message, Limits::default());
     match effect.kind {
         Kind::Park | Kind::HandOn | Kind::Revoke => Made::Parked,
+        Kind::Value => Made::Value(effect.publish.routing_key.clone()),
         Kind::Report => {
             let meta = ResultMeta::decode(message, &limits).unwrap();
             Made::Report(meta.status.to_string(), meta.task_id)
@@ -125,6 +129,53 @@ fn success() -> Outcome {
 
 fn failure() -> Outcome {
     Outcome::Failure(TaskError::permanent("no"))
+}
+
+#[test]
+fn a_large_value_is_parked_before_anything_tells_of_it() {
+    let link = Link { park_above: Some(0), ..link(true) };
+    let sequel = Sequel { link: Some(link), ..Sequel::default() };
+    let (round, later) = planned(request(), sequel, Ending::Ended(success()));
+    let [parked] = &*round else { panic!("{round:?}") };
+    assert_eq!(made(parked), Made::Value(topology::park_queue("c")));
+    let later: Vec<_> = later.iter().map(made).collect();
+    assert_eq!(later, [record("ref"), report("SUCCESS", "t")]);
+}
+
+#[test]
+fn parked_values_are_let_go_when_their_body_has_ended_and_not_before() {
+    let let_go = |ending: Ending| {
+        let header = ArgsRef { task: "sum".to_owned(), chord: "c".to_owned() };
+        let headers = Map::from_iter([(ArgsRef::HEADER, header.into_value())]);
+        let request = Request { task: "sum".to_owned(), headers, ..request() };
+        gather::let_go(&request, &ending)
+    };
+    let retry = |args: Option<Vec<Value>>| Outcome::Retry {
+        error: TaskError::retry().into(),
+        after: std::time::Duration::ZERO,
+        changed: args.map(|args| Box::new(NewArguments { args: Some(args), kwargs: None })),
+    };
+    let revoked = Outcome::Revoked { reason: "expired".into() };
+    for over in [success(), failure(), Outcome::Ignore, revoked, retry(Some(Vec::new()))] {
+        let shown = format!("{over:?}");
+        assert_eq!(let_go(Ending::Ended(over)).as_deref(), Some("c"), "{shown}");
+    }
+    let reason = || Reason { word: "rejected", error: String::new() };
+    let comes_again = [
+        Ending::Ended(retry(None)),
+        Ending::Ended(Outcome::Reject { reason: String::new(), requeue: true }),
+        Ending::Ended(Outcome::Reject { reason: String::new(), requeue: false }),
+        Ending::Refused { reason: reason(), exception: Exception::encode_error("no") },
+        Ending::Delayed { until: jiff::Timestamp::now() },
+        Ending::Counted { deliveries: 2 },
+        Ending::Parked { reason: reason(), outcome: failure() },
+    ];
+    for ending in comes_again {
+        let shown = format!("{ending:?}");
+        assert_eq!(let_go(ending), None, "{shown}");
+    }
+    let plain = Request { task: "sum".to_owned(), ..request() };
+    assert_eq!(gather::let_go(&plain, &Ending::Ended(success())), None);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::protocol::dead::{self, Death};
 use crate::protocol::{Exception, Map, TaskMessage, Value};
 use crate::task::{DeliveryInfo, Outcome, Request};
 use crate::worker::dead_letter::Reason;
+use crate::worker::gather;
 use crate::worker::intake;
 use crate::worker::journal;
 use crate::worker::original::Original;
@@ -81,6 +82,7 @@ fn task(delivery: Delivery, death: &Death, crew: &Crew) -> Box<Finished> {
         Ok((task_message, remains)) => {
             let TaskMessage { mut headers, body, serializer, reply_to, correlation_id, .. } =
                 task_message;
+            gather::name_task(&mut headers);
             let (sequel, _) = Sequel::read(body.embed, &headers.extra);
             let known = crew.registry.task(&headers.task);
             let ignore_result = known.and_then(|task| task.options.ignore_result);

@@ -14,14 +14,16 @@ fn id() -> impl Strategy<Value = String> {
 fn open() -> impl Strategy<Value = Open> {
     let route = "join\\.[0-9]{1,3}";
     let body = proptest::option::of(id().prop_map(Signature::new));
-    (id(), route, any::<u32>(), body, vec(id(), 0..3), any::<bool>()).prop_map(
-        |(chord, route, size, body, stack, revoke_rest)| Open {
+    let park = proptest::option::of(0..1_u64 << 62);
+    (id(), route, any::<u32>(), body, vec(id(), 0..3), any::<bool>(), park).prop_map(
+        |(chord, route, size, body, stack, revoke_rest, park_ms)| Open {
             chord,
             route,
             size,
             body,
             stack,
             revoke_rest,
+            park_ms,
             expires_ms: 5,
             ..Open::default()
         },
@@ -42,6 +44,15 @@ fn ok() -> impl Strategy<Value = Record> {
     )
 }
 
+fn reference() -> impl Strategy<Value = Record> {
+    (id(), place(), 0..=ADDED_MAX, id(), id(), 0..1_u64 << 62).prop_map(
+        |(chord, index, adds, execution, task_id, bytes)| {
+            let reference = Reference { execution, bytes };
+            Record::Ref { chord, index, adds, task_id, reference }
+        },
+    )
+}
+
 fn err() -> impl Strategy<Value = Record> {
     (id(), place(), id(), id(), arbitrary::plain()).prop_map(
         |(chord, index, execution, task_id, value)| {
@@ -56,6 +67,7 @@ fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         open().prop_map(|open| Record::Open(Box::new(open))),
         ok(),
+        reference(),
         err(),
         (id(), id()).prop_map(|(chord, reason)| Record::Expire { chord, reason }),
         (id(), id(), any::<bool>()).prop_map(|(chord, reason, errbacks)| Record::Cancel {
@@ -134,6 +146,8 @@ fn what_is_no_record_is_refused_with_the_reason() {
     check(&part("ok", b""), "unexpected end of msgpack");
     check(&part("ok", b"\x01\x02"), "invalid msgpack at byte 1: bytes after the value");
     check(&part("err", b"\x80"), "'type' is missing");
+    check(&part("ref", b"\x80"), "'x' is missing");
+    check(&part("ref", b"\x81\xa1x\xa1y"), "'bytes' is missing");
     check(&part("inspect", b"\xc0"), "'reply_to' is missing");
     check(&part("mark", b"\xc0"), "'e' is missing");
     let json = Message {

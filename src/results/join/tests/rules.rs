@@ -233,7 +233,7 @@ fn rule_15_duplicates_are_kept() {
         world.settle();
         // The first run's worker never learns that its record arrived; the second one does.
         world.all([Choice::Part(0, 0), Choice::Part(0, 0)]);
-        world.on_disk("ok/c0/0/1");
+        world.on_disk("ref/c0/0/0.0.1");
         world.deliver_all();
         world.crash_where(|what| what.starts_with("ack"));
     };

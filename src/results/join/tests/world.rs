@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::protocol::join::{Failure, Open, Place, Record, body_id};
+use crate::protocol::join::{Failure, Open, Place, Record, Reference, body_id};
 use crate::protocol::{Exception, Limits, Value, msgpack};
 use crate::results::join::{
     Delivery, Effect, Event, JoinSettings, Joiner, Outcome, Part, PublishId,
@@ -474,6 +474,7 @@ impl World {
             reply_to: Some(body_id(&chord)),
             created_ms: 1,
             expires_ms: self.plan.expires_ms,
+            park_ms: Some(5),
             chord,
             ..Open::default()
         };
@@ -505,8 +506,15 @@ impl World {
             Record::Err { chord, index: place, execution: run.to_string(), failure }
         } else {
             let adds = adding.map_or(0, |adding| adding.count);
-            let ok = Record::ok(&chord, place, &run.to_string(), "t", &Value::from(value));
-            ok.unwrap().adding(adds)
+            // Some values are parked, others of the same part are not.
+            let ok = if (index + run) % 2 == 1 {
+                let reference = Reference { execution: value, bytes: 70_000 };
+                Record::Ref { chord, index: place, adds: 0, task_id: "t".to_owned(), reference }
+            } else {
+                let value = Value::from(value);
+                Record::ok(&chord, place, &run.to_string(), "t", &value).unwrap()
+            };
+            ok.adding(adds)
         };
         self.enqueue(&record, Writer::Worker(number, index));
     }
@@ -623,6 +631,7 @@ fn shown(part: &Part) -> String {
             Value::String(text) => text,
             other => format!("{other:?}"),
         },
+        Part::Parked(reference) => reference.execution.clone(),
         Part::Err(failure) => failure.task_id.clone(),
     }
 }
