@@ -354,7 +354,11 @@ fn mend(
                 again.push(Effect { repaired: true, ..effect });
             }
             Verdict::Doomed => {
-                error!(task_id, error, "what follows cannot be sent");
+                match effect.kind {
+                    // It comes late to a chord that is over, most of the time.
+                    Kind::Value => debug!(task_id, error, "a large result is not parked"),
+                    _ => error!(task_id, error, "what follows cannot be sent"),
+                }
                 again.extend(instead(&effect, &failed, later, crew));
             }
             Verdict::Unknown => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celeriac::amqp::{
-    Consumer, ConsumerOptions, Publish, Publisher, QueueSpec, Topology, topology,
+    Consumer, ConsumerOptions, Publish, Publisher, QueueKind, QueueSpec, Topology, topology,
 };
 use celeriac::client::canvas::Workflow;
 use celeriac::protocol::{Bytes, CallOptions, Map, Message, Value};
@@ -20,6 +20,13 @@ use crate::workflow::brisk;
 async fn weight(number: u8, len: usize, probe: State<Probe>) -> Bytes {
     probe.record(format!("part {number}"));
     Bytes(vec![number; len])
+}
+
+/// So many bytes, when the gate is open.
+#[task(name = "tests.late_weight")]
+async fn late_weight(len: usize, probe: State<Probe>) -> Bytes {
+    probe.pass().await;
+    Bytes(vec![7; len])
 }
 
 /// Fails with nothing to weigh.
@@ -148,6 +155,24 @@ async fn more_results_than_a_message_can_hold_reach_the_body_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parked_results_may_wait_in_a_classic_queue() {
+    let change = |config: &mut Config| {
+        settings(config);
+        config.join_queue_type = QueueKind::Classic;
+    };
+    let bundle = Bundle::with("parked-classic", change).await;
+    let worker = bundle.worker().await;
+    let parts = (0..20).map(|number| weight::s(number, 50_000)).collect::<Vec<_>>();
+    // The list is read twice.
+    let workflow = chord(parts, weigh_again::partial()).park_above(ABOVE);
+    let result = bundle.client.apply(workflow).await.unwrap();
+    assert_eq!(result.get(PATIENCE).await.unwrap(), expected(20, 50_000));
+    bundle.wait_for_parks(0);
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_results_large_ones_and_errors_stand_side_by_side() {
     let bundle = bundle("parked-mixed").await;
     let worker = bundle.worker().await;
@@ -217,6 +242,38 @@ async fn chords_that_workers_and_joiners_begin_park_their_results_too() {
     }
     bundle.wait_for_parks(0);
     bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_ends_after_its_chord_leaves_nothing() {
+    let bundle = bundle("parked-late").await;
+    let worker = bundle.worker().await;
+    let failing = chord([late_weight::s(5000), weightless::s(1)], weigh::partial());
+    let result = bundle.client.apply(failing.park_above(ABOVE)).await.unwrap();
+    assert!(result.get(PATIENCE).await.is_err());
+    bundle.wait_for_parks(0);
+    bundle.probe.open(1);
+    bundle.settled();
+    assert_eq!(bundle.parks(), [""; 0]);
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_revoked_lets_its_results_go() {
+    let bundle = bundle("parked-revoked").await;
+    let worker = bundle.worker().await;
+    let body = weigh::partial().queue("later");
+    let workflow = chord([weight::s(1, 5000), weight::s(2, 5000)], body).park_above(ABOVE);
+    let result = bundle.client.apply(workflow).await.unwrap();
+    bundle.wait_for_body();
+    within(result.revoke(false)).await.unwrap();
+    let later = bundle.later_worker().await;
+    let revoked = result.get(PATIENCE).await.unwrap_err().to_string();
+    assert!(revoked.contains("revoked"), "{revoked}");
+    bundle.wait_for_parks(0);
+    stop(later).await;
     stop(worker).await;
 }
 

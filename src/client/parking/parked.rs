@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use crate::amqp::topology::{dead_queue, parking_queue};
+use crate::protocol::join::{ArgsRef, GATHER};
 use crate::protocol::{Limits, Map, Message, TaskMessage, Value, dead};
 
 /// A message in a parking queue.
@@ -30,9 +31,11 @@ impl Parked {
         self.text("id").or(self.message.properties.correlation_id.as_deref())
     }
 
-    /// The task's name.
+    /// The task's name; that of the task itself for a body whose results are parked.
     pub fn task(&self) -> Option<&str> {
-        self.text("task")
+        let named = self.text("task")?;
+        let header = || self.message.header(ArgsRef::HEADER)?.as_map()?.get("task")?.as_str();
+        Some(if named == GATHER { header().unwrap_or(named) } else { named })
     }
 
     /// Why it was parked, in a word.
@@ -133,6 +136,17 @@ mod tests {
         assert_eq!(parked(&[]).queue(), Some("mail"));
         assert_eq!(parked(&[("dead_queue", "celeriac.dead-letters")]).queue(), None);
         assert_eq!(Parked::new("celeriac.dead-letters.dead", Message::default()).queue(), None);
+    }
+
+    #[test]
+    fn a_body_whose_results_are_parked_has_the_name_of_its_task() {
+        let mut body = parked(&[("task", GATHER)]);
+        assert_eq!(body.task(), Some(GATHER));
+        let header = ArgsRef { task: "sum".to_owned(), chord: "c".to_owned() };
+        let headers = body.message.properties.headers.as_mut().unwrap();
+        headers.insert(ArgsRef::HEADER, header.into_value());
+        assert_eq!(body.task(), Some("sum"));
+        assert_eq!(parked(&[("task", "other")]).task(), Some("other"));
     }
 
     #[test]
