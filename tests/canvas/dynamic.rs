@@ -2,7 +2,8 @@
 
 use celeriac::client::canvas::Step;
 use celeriac::protocol::canvas::Canvas;
-use celeriac::protocol::{Signature, Value};
+use celeriac::protocol::join::Mode;
+use celeriac::protocol::{Limits, Signature, Value, json};
 use celeriac::{Workflow, chain, group};
 
 fn task(name: &str) -> Workflow {
@@ -127,4 +128,25 @@ fn stamps_reach_everything_and_a_visitor_sees_what_they_are_for() {
     assert!(workflow.into_canvas().is_ok());
     seen.sort();
     assert_eq!(seen, ["a", "b", "callback"]);
+}
+
+#[test]
+fn a_chord_without_types_says_how_it_is_joined() {
+    let minute = std::time::Duration::from_secs(60);
+    let settings = |it: Workflow| it.mode(Mode::Collect).expires_after(minute).revoke_rest(true);
+    let join = |canvas: &Canvas| canvas.options().get("join").cloned();
+    let chord = settings(Workflow::chord([task("a")], task("b"))).into_canvas().unwrap();
+    let expected = r#"{"mode": "collect", "expires": 60.0, "revoke_rest": true}"#;
+    let expected = json::decode(expected.as_bytes(), &Limits::default()).unwrap();
+    assert_eq!(join(&chord), Some(expected.clone()));
+    let followed = (settings(group_of(&["a", "b"])) | task("c")).into_canvas().unwrap();
+    assert_eq!(join(&followed.parts()[0]), Some(expected.clone()));
+}
+
+#[test]
+fn how_a_task_or_a_chain_is_joined_is_a_mistake() {
+    for workflow in [task("a"), task("a") | task("b")] {
+        let mistake = workflow.park_above(9).into_signature().unwrap_err();
+        assert!(mistake.to_string().starts_with("park_above says how a chord is joined"));
+    }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::compound::Built;
 use super::{Dynamic, Step, WorkflowError};
 use crate::client::{Client, SendError};
-use crate::protocol::canvas::Canvas;
+use crate::protocol::canvas::{Canvas, CanvasError};
 use crate::protocol::{CallOptions, Signature, Value};
 use crate::results::AnyResult;
 
@@ -120,6 +120,13 @@ impl Workflow {
     /// As [`Client::apply`].
     pub async fn apply_async(self, client: &Client) -> Result<AnyResult, SendError> {
         client.apply(self).await
+    }
+
+    pub(super) fn join_setting(self, key: &'static str, value: impl Into<Value>) -> Self {
+        match &self.0 {
+            Ok(Canvas::Task(_) | Canvas::Chain(_)) => Self(Err(CanvasError::NoJoin { key }.into())),
+            _ => self.change(|it| it.set_join(key, value.into())),
+        }
     }
 
     fn change(mut self, change: impl FnOnce(&mut Canvas)) -> Self {

@@ -50,6 +50,7 @@ mod compound;
 mod dynamic;
 mod fit;
 mod items;
+mod joining;
 mod members;
 mod step;
 mod steps;

@@ -39,6 +39,12 @@ pub enum CanvasError {
     /// A chord without a body.
     #[error("a chord needs a body: without one it is a group")]
     NoBody,
+    /// A setting of a join for what has none.
+    #[error("{key} says how a chord is joined, or a group that a step follows: set it on that one")]
+    NoJoin {
+        /// The setting.
+        key: &'static str,
+    },
     /// Chunks of no items.
     #[error("chunks need at least one item each")]
     EmptyChunks,
