@@ -213,15 +213,7 @@ impl Publisher {
         &self,
         publishes: Vec<P>,
     ) -> Vec<Result<(), PublishError>> {
-        let mut results = vec![Ok(()); publishes.len()];
-        let burst = self.hand_over(publishes).await;
-        burst.ended().await;
-        for (at, error) in burst.failed() {
-            if let Some(result) = results.get_mut(at) {
-                *result = Err(error);
-            }
-        }
-        results
+        self.hand_over(publishes).await.outcomes().await
     }
 
     /// Begins to publish a burst; what becomes of each message can be asked for while others wait.
@@ -341,6 +333,18 @@ impl Burst {
         while !self.has_ended() {
             self.0.done.notified().await;
         }
+    }
+
+    /// Waits until all have ended, and tells how, in their order.
+    pub(crate) async fn outcomes(&self) -> Vec<Result<(), PublishError>> {
+        self.ended().await;
+        let mut outcomes = vec![Ok(()); self.0.ended.len()];
+        for (at, error) in self.failed() {
+            if let Some(outcome) = outcomes.get_mut(at) {
+                *outcome = Err(error);
+            }
+        }
+        outcomes
     }
 
     /// Whether all have ended.

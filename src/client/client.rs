@@ -20,6 +20,9 @@ use crate::amqp::{Connection, ConnectionOptions, Publish, PublishError, Publishe
 use crate::protocol::{Limits, Value};
 use crate::results::{AsyncResult, Inbox, InboxOptions};
 
+/// Calls of [`Client::send_all`] that are handed over together.
+const BURST: usize = 256;
+
 /// A connection to the broker through which tasks are called.
 ///
 /// Cheap to clone; all clones share one connection to publish, one reply queue, and their
@@ -173,30 +176,23 @@ impl Client {
                 return (0..signatures.len()).map(each).collect();
             }
         };
-        let mut publishes = Vec::with_capacity(signatures.len());
         let mut outcomes = Vec::with_capacity(signatures.len());
-        for signature in signatures {
-            let composed = match compose(signature, self.surroundings(inbox)) {
-                Ok(composed) => composed,
-                Err(error) => {
-                    outcomes.push(Err(error));
-                    continue;
-                }
-            };
-            outcomes.push(match self.claim(&composed, inbox).await {
-                Ok(None) => {
-                    let (pending, publish) = Pending::register(composed, inbox);
-                    publishes.push(publish);
-                    Ok(Sending::Under(pending))
-                }
-                Ok(Some(first)) => Ok(Sending::Over(first)),
-                Err(error) => Err(error),
-            });
+        let mut bursts = Vec::with_capacity(signatures.len().div_ceil(BURST));
+        let mut signatures = signatures.into_iter();
+        while signatures.len() > 0 {
+            let mut publishes = Vec::with_capacity(BURST.min(signatures.len()));
+            for signature in signatures.by_ref().take(BURST) {
+                outcomes.push(self.begin(signature, inbox, &mut publishes).await);
+            }
+            bursts.push(self.shared.publisher.hand_over(publishes).await);
+            // They are on their way while the next ones are written.
+            tokio::task::yield_now().await;
         }
-        for publish in &mut publishes {
-            self.delays().prepare(publish).await;
+        let mut published = Vec::with_capacity(outcomes.len());
+        for burst in bursts {
+            published.append(&mut burst.outcomes().await);
         }
-        let mut published = self.shared.publisher.publish_all(publishes).await.into_iter();
+        let mut published = published.into_iter();
         let mut all = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let sent = match outcome {
@@ -213,6 +209,23 @@ impl Client {
             all.push(sent);
         }
         all
+    }
+
+    /// Writes one of several calls; what is to be published for it is added to `publishes`.
+    async fn begin<T, In>(
+        &self,
+        signature: Signature<T, In>,
+        inbox: Option<&Inbox>,
+        publishes: &mut Vec<Publish>,
+    ) -> Result<Sending<T>, SendError> {
+        let composed = compose(signature, self.surroundings(inbox))?;
+        if let Some(first) = self.claim(&composed, inbox).await? {
+            return Ok(Sending::Over(first));
+        }
+        let (pending, mut publish) = Pending::register(composed, inbox);
+        self.delays().prepare(&mut publish).await;
+        publishes.push(publish);
+        Ok(Sending::Under(pending))
     }
 
     /// Calls a task that lives elsewhere by its name, with positional arguments.
