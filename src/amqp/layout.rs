@@ -107,10 +107,10 @@ pub(crate) fn starts(name: &str, count: u32, period: Duration) -> QueueSpec {
 }
 
 /// How long such a queue stays after it was declared last: long enough that it need not be
-/// declared for each start.
+/// declared for each start, and no longer, because each key of a call makes one.
 pub(crate) fn starts_lifetime(period: Duration) -> Duration {
-    const LEAST: Duration = Duration::from_secs(60);
-    period.saturating_mul(4).max(LEAST)
+    const MORE: Duration = Duration::from_secs(20);
+    period.saturating_mul(2).saturating_add(MORE)
 }
 
 /// The queue of dead letters. What its consumers do not get done is moved to its own parking

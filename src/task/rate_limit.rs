@@ -105,7 +105,7 @@ pub(crate) struct Window {
 impl Window {
     /// As many as a queue of the broker should hold.
     const COUNT_MAX: u32 = 10_000;
-    /// As long as a message may live, and its queue four times; `#[task]` knows this, too.
+    /// As long as a message may live, and its queue twice; `#[task]` knows this, too.
     const PERIOD_MAX: Duration = Duration::from_secs(10 * 24 * 3600);
 }
 

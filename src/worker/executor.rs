@@ -3,7 +3,6 @@
 //! Async tasks run on the runtime, as many at once as there are slots; blocking tasks run on a
 //! bounded pool of threads (see `attempt`). Settles nothing.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,33 +22,20 @@ use super::intake::Job;
 #[cfg(unix)]
 use super::isolate;
 use super::journal;
-use super::limited;
 use super::limits::Limits;
 use super::not_run::{delayed, expired, goes_back, stopped};
-use super::permits::Permit;
+use super::place::{self, NoPlace};
 use super::rate::{Pace, WAIT_MAX};
 use super::redelivered::{Known, recognise};
 use super::report::report;
 use super::running::Crew;
-use super::slots::{Slot, Slots, Turn};
+use super::slots::{Slot, Turn};
 use super::unsettled::{Ending, Finished, Unsettled};
-use crate::amqp::SettleToken;
-use crate::backoff::Backoff;
 use crate::protocol::{Exception, Map, ResultMeta, TaskState, Value};
 use crate::task::{
     Acks, Context, Invocation, Isolate, OnConnectionLoss, Outcome, Run, TaskError, TaskErrorKind,
     TaskResult, retry,
 };
-
-/// How long a job waits here for its permit, and with it for a slot.
-const PERMIT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long it waits for its permit when it has a slot.
-const PERMIT_WITH_SLOT: Duration = Duration::from_millis(500);
-
-/// How long it then waits in the broker.
-const PERMIT_RETRY: Backoff =
-    Backoff { base: Duration::from_secs(3), cap: Duration::from_secs(3), jitter: true };
 
 /// Submits jobs. Dropping it lets the jobs under way finish.
 #[derive(Debug)]
@@ -71,16 +57,6 @@ enum Begin {
     WhenDue,
     /// A start that the rate limit allows, and then a slot.
     Paced(Pace),
-}
-
-/// What a job needs to start. Without a slot it is not to start here.
-type Place = (Option<Slot>, Option<Permit>);
-
-/// Why a job does not start now.
-enum NoPlace {
-    Cancelled(Cancel),
-    /// It is to come back then.
-    Until(Timestamp),
 }
 
 impl Executor {
@@ -115,10 +91,10 @@ impl Executor {
             }
             // It needs no slot.
             Admission::Expired => Begin::Paced(Pace::Now),
+            // It takes a start when it has all the rest.
+            Admission::Run if place::is_limited_in_fleet(&job) => Begin::Paced(Pace::Now),
             Admission::Run => match crew.rates.pace(job.task.name) {
-                // It may have to wait for the fleet.
-                Pace::Now if is_limited_in_fleet(&job) => Begin::Paced(Pace::Now),
-                Pace::Now => Begin::InTurn(Turn::next(self.lanes.slots(&job))),
+                Pace::Now => Begin::InTurn(Turn::next(place::slots(&job, crew))),
                 pace => Begin::Paced(pace),
             },
         };
@@ -157,15 +133,6 @@ impl Executor {
 }
 
 impl Lanes {
-    fn slots(&self, job: &Job) -> &Arc<Slots> {
-        match job.task.run {
-            // A process costs as much as a thread and more.
-            _ if job.task.options.isolate.is_some() => &self.crew.blocking_slots,
-            Run::Async(_) => &self.crew.slots,
-            Run::Blocking(_) => &self.crew.blocking_slots,
-        }
-    }
-
     /// Runs one job to its end; `None` when it went back.
     async fn run(
         &self,
@@ -192,18 +159,18 @@ impl Lanes {
         };
         let place = match turn {
             // The usual way, which asks nobody and waits for nothing.
-            Some(Turn::Come(slot)) => Ok((Some(slot).filter(|_| !self.crew.stop.is_asked()), None)),
-            // Without a limit of the fleet, which would be more to wait for.
-            Some(turn) => Box::pin(self.take_slot(&job, Some(turn))).await.map(|it| (it, None)),
-            None => Box::pin(self.take_place(&job)).await,
+            Some(Turn::Come(_)) if self.crew.stop.is_asked() => Err(NoPlace::Over),
+            Some(Turn::Come(slot)) => Ok((slot, None)),
+            Some(turn) => {
+                Box::pin(place::take_slot(&job, &self.crew, turn)).await.map(|it| (it, None))
+            }
+            None => Box::pin(place::take(&job, &self.crew)).await,
         };
         let (slot, _permit) = match place {
-            Ok(both) => both,
+            Ok(both) if place::is_live(&job) => both,
+            Ok(_) | Err(NoPlace::Over) => return self.not_started(job.unsettled).await,
             Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
             Err(NoPlace::Until(until)) => return delayed(job, until),
-        };
-        let Some(slot) = slot.filter(|_| is_live(&job)) else {
-            return self.not_started(job.unsettled).await;
         };
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
@@ -266,58 +233,6 @@ impl Lanes {
         }
     }
 
-    /// Waits for a slot, and before that for a permit if the job needs one. Who waits for the one
-    /// keeps the other from others for a moment only; then, with a slot, it asks once more.
-    async fn take_both(&self, job: &Job) -> Result<Place, NoPlace> {
-        loop {
-            let mut permit = self.permit(job).await.map_err(NoPlace::Until)?;
-            let mut waiting = pin!(self.take_slot(job, None));
-            let slot = tokio::select! {
-                biased;
-                slot = &mut waiting => slot,
-                () = tokio::time::sleep(PERMIT_PATIENCE), if permit.is_some() => {
-                    if let Some(permit) = permit.take() {
-                        permit.give_back();
-                    }
-                    waiting.await
-                }
-            };
-            let slot = slot?;
-            let options = &job.task.options;
-            let Some(limit) = options.global_concurrency else { return Ok((slot, None)) };
-            if slot.is_none() || permit.is_some() || !is_live(job) {
-                return Ok((slot, permit));
-            }
-            let name = limited::name(job, options.concurrency_key);
-            let acquire = self.crew.permits.acquire_first(&name, limit.get());
-            if let Ok(Some(permit)) = tokio::time::timeout(PERMIT_WITH_SLOT, acquire).await {
-                return Ok((slot, Some(permit)));
-            }
-        }
-    }
-
-    /// Waits a moment for the permit of a job that needs one; gives the date of another try if
-    /// there is none. A job that is not to run after all gets none, either.
-    async fn permit(&self, job: &Job) -> Result<Option<Permit>, Timestamp> {
-        let options = &job.task.options;
-        let Some(limit) = options.global_concurrency else { return Ok(None) };
-        let name = limited::name(job, options.concurrency_key);
-        loop {
-            let acquire = self.crew.permits.acquire(&name, limit.get());
-            tokio::select! {
-                biased;
-                () = self.crew.stop.warm.cancelled() => return Ok(None),
-                () = lost(job) => return Ok(None),
-                _ = cancelled(job) => return Ok(None),
-                permit = acquire => return Ok(permit),
-                () = tokio::time::sleep(PERMIT_PATIENCE) => {}
-            }
-            if self.crew.client.delays().serve(&job.unsettled.request.delivery_info.queue) {
-                return Err(Timestamp::now() + PERMIT_RETRY.delay(0));
-            }
-        }
-    }
-
     /// Lists the job as one that runs, unless it was cancelled. Only what acks late, and does not
     /// mind, is known again if its delivery is lost.
     fn start(&self, job: &Job, now: Instant, on_loss: OnConnectionLoss) -> Result<(), Cancel> {
@@ -340,8 +255,8 @@ impl Lanes {
             biased;
             () = self.crew.stop.warm.cancelled() => None,
             until = self.hold(job, begin) => until,
-            () = lost(job) => None,
-            _ = cancelled(job) => None,
+            () = place::lost(job) => None,
+            _ = place::cancelled(job) => None,
         };
         if let Some(entry) = &job.unsettled.entry {
             entry.schedule(false);
@@ -359,6 +274,9 @@ impl Lanes {
                 let until = delay::wait(request, &self.crew).await;
                 if until.is_some() || admission(job) == Admission::Expired {
                     return until;
+                }
+                if place::is_limited_in_fleet(job) {
+                    return None;
                 }
                 self.crew.rates.pace(job.task.name)
             }
@@ -378,61 +296,6 @@ impl Lanes {
                     pace = self.crew.rates.pace(job.task.name);
                 }
             }
-        }
-    }
-
-    /// Waits for a place, and where starts are counted in the whole fleet, for one of those. Only
-    /// who has a place takes a start, so that it is used at once; nobody keeps a place to wait.
-    async fn take_place(&self, job: &Job) -> Result<Place, NoPlace> {
-        let Some(limit) = job.task.options.global_rate_limit else {
-            return self.take_both(job).await;
-        };
-        let (starts, name) = (&self.crew.starts, limited::name(job, job.task.options.rate_key));
-        let since = Instant::now();
-        loop {
-            let pause = match starts.wait(&name, limit) {
-                Some(pause) => pause,
-                None => {
-                    let place = self.take_both(job).await?;
-                    if place.0.is_none() || !is_live(job) {
-                        return Ok(place);
-                    }
-                    match self.unless_over(job, starts.take(&name, limit)).await? {
-                        None => return Ok((None, None)),
-                        Some(Ok(())) => return Ok(place),
-                        Some(Err(pause)) => pause,
-                    }
-                }
-            };
-            if since.elapsed() + pause > WAIT_MAX
-                && self.crew.client.delays().serve(&job.unsettled.request.delivery_info.queue)
-            {
-                return Err(NoPlace::Until(Timestamp::now() + starts.ahead(&name, limit)));
-            }
-            if self.unless_over(job, tokio::time::sleep(pause)).await?.is_none() {
-                return Ok((None, None));
-            }
-        }
-    }
-
-    /// Waits for a slot; `None` when the job is not to start here.
-    async fn take_slot(&self, job: &Job, turn: Option<Turn>) -> Result<Option<Slot>, NoPlace> {
-        let turn = turn.unwrap_or_else(|| Turn::next(self.slots(job)));
-        self.unless_over(job, turn.come()).await.map(Option::flatten)
-    }
-
-    /// Waits for something, as long as the job may start here; `None` when it may not any more.
-    async fn unless_over<T>(
-        &self,
-        job: &Job,
-        what: impl Future<Output = T>,
-    ) -> Result<Option<T>, NoPlace> {
-        tokio::select! {
-            biased;
-            () = self.crew.stop.warm.cancelled() => Ok(None),
-            why = cancelled(job) => Err(NoPlace::Cancelled(why)),
-            it = what => Ok(Some(it)),
-            () = lost(job) => Ok(None),
         }
     }
 
@@ -539,26 +402,6 @@ fn acks_early(job: &Job, crew: &Crew) -> bool {
     job.task.options.acks.unwrap_or(default) == Acks::Early
 }
 
-/// Whether it needs a permit or a start of the whole fleet.
-fn is_limited_in_fleet(job: &Job) -> bool {
-    let options = &job.task.options;
-    options.global_concurrency.is_some() || options.global_rate_limit.is_some()
-}
-
-/// Whether the delivery is still this worker's; if not, the broker delivers it again, and running
-/// it here would run it twice.
-pub(super) fn is_live(job: &Job) -> bool {
-    job.unsettled.token.as_ref().is_none_or(SettleToken::is_live)
-}
-
-/// Completes when the delivery is no longer this worker's.
-pub(super) async fn lost(job: &Job) {
-    match &job.unsettled.token {
-        Some(token) => token.lost().await,
-        None => std::future::pending().await,
-    }
-}
-
 fn admission(job: &Job) -> Admission {
     let request = &job.unsettled.request;
     match (request.eta, request.expires) {
@@ -619,14 +462,6 @@ fn on_connection_loss(job: &Job, crew: &Crew) -> OnConnectionLoss {
         // A thread cannot be stopped: it is asked to end, and its message is known again.
         (OnConnectionLoss::Cancel, Run::Blocking(_)) => OnConnectionLoss::Recognise,
         (policy, _) => policy,
-    }
-}
-
-/// Completes when the job is cancelled.
-pub(super) async fn cancelled(job: &Job) -> Cancel {
-    match &job.unsettled.entry {
-        Some(entry) => entry.cancelled().await,
-        None => std::future::pending().await,
     }
 }
 

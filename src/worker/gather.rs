@@ -22,8 +22,8 @@ use tracing::{debug, info, warn};
 
 use super::active::Cancel;
 use super::dead_letter::Reason;
-use super::executor::{cancelled, lost};
 use super::intake::Job;
+use super::place::{cancelled, lost};
 use super::running::Crew;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::amqp::{self, Connection, Session, SessionEvent, SessionOptions, layout, topology};

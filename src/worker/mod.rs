@@ -41,6 +41,7 @@ mod not_run;
 mod original;
 mod part;
 mod permits;
+mod place;
 mod plan;
 mod prefetch;
 mod pulse;

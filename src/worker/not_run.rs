@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use tracing::debug;
 
 use super::active::Cancel;
-use super::executor::is_live;
 use super::intake::Job;
 use super::journal;
+use super::place::is_live;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::task::Outcome;
 

@@ -71,13 +71,40 @@ impl Rates {
 
     /// Takes the next start of `task`, if it is not too far away.
     pub(super) fn pace(&self, task: &str) -> Pace {
+        self.of(task, |bucket| bucket.take(Instant::now())).unwrap_or(Pace::Now)
+    }
+
+    /// How long there is no start of `task`. Takes none.
+    pub(super) fn wait(&self, task: &str) -> Option<Duration> {
+        self.of(task, |bucket| bucket.wait(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
+    /// Takes a start of `task` that may be used at once; an error is how long there is none.
+    pub(super) fn take(&self, task: &str) -> Result<Taken, Duration> {
+        self.of(task, |bucket| bucket.take_now(Instant::now())).unwrap_or(Ok(Taken(None)))
+    }
+
+    /// Gives back a start that was not used.
+    pub(super) fn give_back(&self, task: &str, taken: &Taken) {
+        self.of(task, |bucket| bucket.give_back(taken));
+    }
+
+    /// When a call of `task` that is not to wait here any more should come back, if there is no
+    /// start now.
+    pub(super) fn ahead(&self, task: &str) -> Option<Duration> {
+        let now = Instant::now();
+        self.of(task, |bucket| {
+            let (wait, interval) = (bucket.wait(now), bucket.limit.interval());
+            (!wait.is_zero()).then(|| bucket.ahead.next(now, wait, interval))
+        })?
+    }
+
+    /// Without limits, one look.
+    fn of<T>(&self, task: &str, what: impl FnOnce(&mut Bucket) -> T) -> Option<T> {
         if !self.any.load(Ordering::Acquire) {
-            return Pace::Now;
+            return None;
         }
-        match self.lock().get_mut(task) {
-            Some(bucket) => bucket.take(Instant::now()),
-            None => Pace::Now,
-        }
+        self.lock().get_mut(task).map(what)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
@@ -92,6 +119,17 @@ struct Bucket {
     /// The first start that nobody has.
     next: Option<Instant>,
     ahead: Ahead,
+}
+
+/// A start that was taken at once; nothing, where there is no limit.
+#[derive(Debug)]
+pub(super) struct Taken(Option<TakenOf>);
+
+/// What a bucket was before and after.
+#[derive(Clone, Copy, Debug)]
+struct TakenOf {
+    before: Option<Instant>,
+    after: Instant,
 }
 
 /// When those who are handed on come back: spread in time, if it may be, as their starts will be.
@@ -119,10 +157,33 @@ impl Bucket {
         Self { limit, next: None, ahead: Ahead { next: None } }
     }
 
+    fn wait(&self, now: Instant) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    fn take_now(&mut self, now: Instant) -> Result<Taken, Duration> {
+        let wait = self.wait(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        let (before, after) = (self.next, now + self.limit.interval());
+        self.next = Some(after);
+        Ok(Taken(Some(TakenOf { before, after })))
+    }
+
+    /// Who has come after it has waited for it; then it is used up after all.
+    fn give_back(&mut self, taken: &Taken) {
+        if let Some(TakenOf { before, after }) = taken.0
+            && self.next == Some(after)
+        {
+            self.next = before;
+        }
+    }
+
     fn take(&mut self, now: Instant) -> Pace {
         let interval = self.limit.interval();
-        let next = self.next.map_or(now, |next| next.max(now));
-        let wait = next - now;
+        let wait = self.wait(now);
+        let next = now + wait;
         if wait > WAIT_MAX {
             return Pace::Later(self.ahead.next(now, wait, interval));
         }
@@ -187,6 +248,18 @@ mod tests {
         rates.set("slow", None);
         assert_eq!((rates.get("slow"), rates.pace("slow")), (None, Pace::Now));
         assert!(!rates.any.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_start_that_was_not_used_is_there_for_the_next_one() {
+        let (mut bucket, now) = (bucket("1/h"), Instant::now());
+        let taken = bucket.take_now(now).unwrap();
+        assert_eq!(bucket.take_now(now + SECOND).unwrap_err(), 3599 * SECOND);
+        bucket.give_back(&taken);
+        let used = bucket.take_now(now + SECOND).unwrap();
+        assert_eq!(bucket.take(now + 3600 * SECOND), Pace::Wait(SECOND));
+        bucket.give_back(&used);
+        assert_eq!(bucket.wait(now + 3601 * SECOND), 3600 * SECOND, "somebody has the next one");
     }
 
     #[test]

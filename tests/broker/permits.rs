@@ -26,6 +26,23 @@ pub(crate) async fn scarce_for(label: i64, tenant: String, probe: State<Probe>) 
     label
 }
 
+#[task(name = "tests.in_the_room", global_concurrency = 1, concurrency_key = "the room")]
+async fn in_the_room(probe: State<Probe>) {
+    probe.record("is in the room");
+    probe.pass().await;
+}
+
+/// Shares the room, and may start once an hour in each worker.
+#[task(
+    name = "tests.hourly_in_the_room",
+    rate_limit = "1/h",
+    global_concurrency = 1,
+    concurrency_key = "the room"
+)]
+async fn hourly_in_the_room(probe: State<Probe>) {
+    probe.record("hourly");
+}
+
 /// The most that were running at once, as the probe has seen it.
 fn most(runs: &[String]) -> usize {
     let (mut running, mut most) = (0_usize, 0);
@@ -181,5 +198,27 @@ async fn each_key_has_permits_of_its_own() {
     for worker in workers {
         stop(worker).await;
     }
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_no_permit_has_used_up_no_start_of_its_worker() {
+    let bundle = Bundle::new("permits-rate").await;
+    let worker = bundle.worker().await;
+    // A copy of all that comes back from the delay queues.
+    let (vhost, management) = (bundle.vhost.name(), bundle.vhost.management());
+    management.put(&["queues", vhost, "copies"], &serde_json::json!({})).unwrap();
+    let binding = ["bindings", vhost, "e", "celery_delayed_delivery", "q", "copies"];
+    management.post(&binding, &serde_json::json!({ "routing_key": "#" })).unwrap();
+    let held = bundle.client.send(in_the_room::s()).await.unwrap();
+    bundle.probe.seen(1).await;
+    let hourly = bundle.client.send(hourly_in_the_room::s()).await.unwrap();
+    let came_back = || (bundle.vhost.queue_depth("copies").ok()?.ready > 0).then_some(());
+    bundle.vhost.wait_until("it has looked for a permit in vain", came_back).unwrap();
+    bundle.probe.open(1);
+    within(held.get(PATIENCE)).await.unwrap();
+    within(hourly.get(PATIENCE)).await.unwrap();
+    assert_eq!(bundle.probe.runs()[1], "hourly");
+    stop(worker).await;
     bundle.settled();
 }
