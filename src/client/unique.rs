@@ -86,7 +86,7 @@ impl Unique {
             None => Value::Array(vec![Value::Array(args.to_vec()), Value::Map(kwargs.clone())]),
         };
         let mut bytes = Vec::new();
-        msgpack::encode(&sorted(Value::Array(vec![task.into(), what])), &mut bytes)?;
+        msgpack::encode(&Value::Array(vec![task.into(), what]).sorted(), &mut bytes)?;
         let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, &bytes);
         Ok(topology::unique_queue(&URL_SAFE_NO_PAD.encode(hash.as_bytes())))
     }
@@ -162,19 +162,6 @@ fn current(text: &str, argument: &str) -> Option<String> {
     let value =
         value.split_once("' of type").map_or_else(|| value.strip_suffix('\''), |it| Some(it.0));
     value.map(str::to_owned)
-}
-
-/// With the keys of all maps in order, so that equal arguments make equal bytes.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
-        Value::Map(map) => {
-            let mut entries: Vec<_> = map.into_iter().map(|(key, it)| (key, sorted(it))).collect();
-            entries.sort_by(|one, other| one.0.cmp(&other.0));
-            Value::Map(entries.into_iter().collect())
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]

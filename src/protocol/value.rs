@@ -189,6 +189,21 @@ impl<K: Into<Cow<'static, str>>, V: Into<Value>> FromIterator<(K, V)> for Map {
 }
 
 impl Value {
+    /// The same with the entries of all maps in the order of their keys, so that equal values make
+    /// equal bytes.
+    pub(crate) fn sorted(self) -> Self {
+        match self {
+            Self::Array(items) => Self::Array(items.into_iter().map(Self::sorted).collect()),
+            Self::Map(map) => {
+                let sorted = |(key, value): (_, Self)| (key, value.sorted());
+                let mut entries: Vec<_> = map.into_iter().map(sorted).collect();
+                entries.sort_by(|one, other| one.0.cmp(&other.0));
+                Self::Map(entries.into_iter().collect())
+            }
+            other => other,
+        }
+    }
+
     /// The text, if this is text.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
