@@ -225,23 +225,32 @@ impl Kind {
     /// Deletes the queue of a permit, or sees its connection go: as long as the queue is there,
     /// nobody else has the permit.
     async fn give_back(&self, number: u32, epoch: u64) {
-        let (queue, connection, name) = (self.queue(number), &self.shared.connection, &*self.name);
-        while connection.is_in(epoch) {
-            match connection.delete_queue_in(epoch, &queue).await {
-                Ok(()) => return,
-                // It is somebody else's.
-                Err(error) if error.is_refused() => {
-                    debug!(name, number, %error, "a permit was not given back");
-                    return;
-                }
-                Err(error) => debug!(name, number, %error, "a permit is still to be deleted"),
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        let (queue, connection) = (self.queue(number), &self.shared.connection);
+        let is_there = || connection.is_in(epoch);
+        until_deleted(&queue, is_there, || connection.delete_queue_in(epoch, &queue)).await;
     }
 
     fn queue(&self, number: u32) -> String {
         topology::permit_queue(&self.name, number)
+    }
+}
+
+/// Deletes a queue, again and again, unless it is not ours or goes by itself.
+async fn until_deleted<D: Future<Output = Result<(), amqp::Error>>>(
+    queue: &str,
+    is_there: impl Fn() -> bool,
+    delete: impl Fn() -> D,
+) {
+    while is_there() {
+        match delete().await {
+            Ok(()) => return,
+            Err(error) if error.is_refused() => {
+                debug!(queue, %error, "a permit was not given back");
+                return;
+            }
+            Err(error) => debug!(queue, %error, "a permit is still to be deleted"),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -287,5 +296,36 @@ impl Drop for Permit {
         if let Some(taken) = self.taken.take() {
             give(&self.kind, taken, self.turns);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// How often a queue is deleted whose deletion ends like this, of a connection that lasts for
+    /// so many looks.
+    async fn times(ends: Vec<Result<(), amqp::Error>>, looks: u32) -> u32 {
+        let (looks, times, ends) = (Cell::new(looks), Cell::new(0), RefCell::new(ends.into_iter()));
+        let is_there = || looks.replace(looks.get().saturating_sub(1)) > 0;
+        let delete = || {
+            times.set(times.get() + 1);
+            std::future::ready(ends.borrow_mut().next().unwrap())
+        };
+        until_deleted("permit", is_there, delete).await;
+        times.get()
+    }
+
+    /// As long as its queue is there, nobody in the fleet has the permit.
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_is_deleted_until_that_succeeds() {
+        let silent = || Err(amqp::Error::Silent { after: PAUSE });
+        let refused = || Err(amqp::Error::Refused { code: 405, text: String::new() });
+        assert_eq!(times(vec![Ok(())], 9).await, 1);
+        assert_eq!(times(vec![silent(), silent(), silent(), Ok(())], 9).await, 4);
+        assert_eq!(times(vec![silent(), refused()], 9).await, 2, "it is somebody else's");
+        assert_eq!(times(vec![silent(), silent()], 2).await, 2, "it went with its connection");
     }
 }

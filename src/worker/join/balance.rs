@@ -8,12 +8,13 @@
 //! **Invariant:** a worker with its share or less keeps what it has, so that all is quiet once
 //! every worker has it; a shard is given away at most once in [`REST`] rounds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -23,23 +24,45 @@ use crate::amqp::{Connection, Error, Session, SessionOptions, layout};
 /// Rounds until a shard may be given away again.
 const REST: u32 = 10;
 
+/// How long a session that is asked for its shard may take to hear of it; it does not listen while
+/// an outcome is stuck, which may be for hours.
+const ASKED_FOR: Duration = Duration::from_secs(5);
+
 /// What the parts of a worker tell one another about one shard.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     /// Whether this worker reads the shard.
     reads: AtomicBool,
     asked: Notify,
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Seat {
     /// A session has got its first delivery, or has ended.
     pub(super) fn set_reads(&self, reads: bool) {
         self.reads.store(reads, Ordering::Relaxed);
+        // It was meant for the session before.
+        self.set_asked(None);
     }
 
     /// Completes when the shard is to be given away.
     pub(super) async fn asked(&self) {
-        self.asked.notified().await;
+        loop {
+            self.asked.notified().await;
+            // Who could not hear of it in time is not to be surprised by it later.
+            if self.set_asked(None).is_some_and(|at| at.elapsed() < ASKED_FOR) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&self) {
+        self.set_asked(Some(Instant::now()));
+        self.asked.notify_one();
+    }
+
+    fn set_asked(&self, at: Option<Instant>) -> Option<Instant> {
+        std::mem::replace(&mut *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner), at)
     }
 }
 
@@ -76,7 +99,7 @@ pub(super) async fn balance(
         if let Some((seat, rest)) = rested {
             info!(read, joiners, "a shard is given to another worker");
             *rest = REST;
-            seat.asked.notify_one();
+            seat.ask();
         }
     }
 }
@@ -105,6 +128,21 @@ fn share(shards: usize, consumers: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_could_not_hear_of_it_in_time_keeps_its_shard() {
+        let seat = Seat::default();
+        let is_asked = || seat.asked().now_or_never().is_some();
+        seat.ask();
+        assert!(is_asked() && !is_asked());
+        seat.ask();
+        tokio::time::advance(ASKED_FOR).await;
+        assert!(!is_asked(), "that was long ago");
+        seat.ask();
+        seat.set_reads(false);
+        seat.set_reads(true);
+        assert!(!is_asked(), "that was another session");
+    }
 
     #[test]
     fn all_shards_have_room_in_the_shares_of_all_workers() {
