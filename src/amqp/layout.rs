@@ -9,7 +9,8 @@ use super::topology::{
     Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, control_exchange,
     control_queue, control_reply_exchange, control_reply_queue, dead_exchange, dead_queue,
     delay_delivery_exchange, delay_exchange, delay_queue, join_queue, joiners_queue,
-    park_end_queue, park_queue, parking_queue, reply_queue, results_exchange, revocation_stream,
+    park_end_queue, park_queue, parking_queue, reply_queue, rest_stream, results_exchange,
+    revocation_stream,
 };
 use crate::protocol::Map;
 use crate::protocol::delay;
@@ -237,11 +238,21 @@ fn pidbox(name: String) -> QueueSpec {
 /// The stream of revocations. Readers judge by dates how much of it they want; it is cut into
 /// small segments, because the broker forgets whole segments only.
 pub(crate) fn revocations() -> QueueSpec {
-    let mut queue = QueueSpec::classic(revocation_stream());
+    stream(revocation_stream(), "7D", STREAM_BYTES_MAX)
+}
+
+/// The same for what only spares work, which is written by programs, and must not push out what
+/// people have revoked.
+pub(crate) fn revocations_of_rest() -> QueueSpec {
+    stream(rest_stream(), "12h", STREAM_BYTES_MAX / 4)
+}
+
+fn stream(name: &str, age_max: &'static str, bytes_max: i64) -> QueueSpec {
+    let mut queue = QueueSpec::classic(name);
     queue.arguments.insert("x-queue-type", "stream");
-    queue.arguments.insert("x-max-age", "7D");
-    queue.arguments.insert("x-max-length-bytes", STREAM_BYTES_MAX);
-    queue.arguments.insert("x-stream-max-segment-size-bytes", STREAM_BYTES_MAX / 16);
+    queue.arguments.insert("x-max-age", age_max);
+    queue.arguments.insert("x-max-length-bytes", bytes_max);
+    queue.arguments.insert("x-stream-max-segment-size-bytes", bytes_max / 16);
     queue
 }
 

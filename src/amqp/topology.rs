@@ -74,6 +74,11 @@ pub fn revocation_stream() -> &'static str {
     "celeriac.revoked"
 }
 
+/// The stream of chords that are over, and need nothing more of their parts.
+pub fn rest_stream() -> &'static str {
+    "celeriac.revoked.rest"
+}
+
 /// The exchange of one level of native delayed delivery, under Celery's name.
 pub fn delay_exchange(level: u32) -> String {
     format!("celery_delayed_{level}")

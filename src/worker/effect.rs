@@ -39,14 +39,12 @@ pub(super) enum Kind {
     Value,
     /// The request's own message, on its way back to its queue.
     HandOn,
-    /// A revocation of what need not run any more.
-    Revoke,
 }
 
 /// What a failed publish means for its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody is left to be told, or it was only to spare work: no reason to run the task again.
+    /// Nobody is left to be told: no reason to run the task again.
     Done,
     /// This report can never be sent, but a smaller one can.
     Unsendable,
@@ -117,8 +115,6 @@ impl Effect {
             Kind::Value if nowhere || failed.is_permanent() => Verdict::Doomed,
             Kind::Step | Kind::Record if failed.is_permanent() && !nowhere => Verdict::Doomed,
             Kind::Step | Kind::Record | Kind::Value => Verdict::Unknown,
-            // Workers declare the stream when they start; without it, the parts run.
-            Kind::Revoke => Verdict::Done,
         }
     }
 
@@ -188,10 +184,6 @@ mod tests {
             assert_eq!(effect(Kind::Report, "").judge(failed), report, "{failed:?}");
             assert_eq!(effect(Kind::Step, "").judge(failed), step, "{failed:?}");
             assert_eq!(effect(Kind::Record, "results").judge(failed), record, "{failed:?}");
-        }
-        for failed in [&returned, &refused(404), &large, &PublishError::Nacked] {
-            let judged = effect(Kind::Revoke, "").judge(failed);
-            assert_eq!(judged, Verdict::Done, "it only spares work: {failed:?}");
         }
         assert_eq!(effect(Kind::HandOn, "").judge(&returned), Verdict::Declare);
         assert_eq!(effect(Kind::HandOn, "").judge(&large), Verdict::Unknown, "it is never lost");

@@ -3,7 +3,8 @@
 //!
 //! A worker reads the stream from where old marks begin, up to a bookmark that it appends itself,
 //! before it takes tasks; then it follows. What comes by remote control and is not in the stream
-//! is appended by whoever is first: each worker waits for a random moment, and looks again.
+//! is appended by whoever is first: each worker waits for a random moment, and looks again. What
+//! joiners revoke in order to spare work has a stream of its own.
 //!
 //! **Invariants:** without the stream, or while it is out of reach, a worker goes on with what it
 //! has in memory. Reading again what was read changes nothing; what has expired stops nothing.
@@ -107,9 +108,10 @@ impl Revocations {
 
 impl Stream {
     async fn start(connection: &Connection, crew: &Arc<Crew>) -> Result<Self, amqp::Error> {
-        let topology = Topology { queues: vec![layout::revocations()], ..Topology::default() };
+        let queues = vec![layout::revocations(), layout::revocations_of_rest()];
+        let topology = Topology { queues: queues.clone(), ..Topology::default() };
         crew.client.connection().declare(&topology).await?;
-        let options = ConsumerOptions::new([layout::revocations()])
+        let options = ConsumerOptions::new(queues)
             .prefetch(PREFETCH)
             .tag_prefix(format!("{} revoked", crew.info.hostname))
             .arguments(from(crew.client.config().worker_revoke_expires));
@@ -176,7 +178,7 @@ impl Replay {
     }
 }
 
-/// How far the stream was read, by its offsets.
+/// How far a stream was read, by its offsets.
 #[derive(Debug, Default)]
 struct Progress(Option<i64>);
 
@@ -225,9 +227,11 @@ fn offset(message: &Message) -> Option<i64> {
 
 /// Reads the stream until the consumer ends; tells when it has come to the bookmark.
 async fn follow(mut deliveries: Deliveries, crew: Arc<Crew>, mut replay: Replay) {
-    let (mut burst, mut progress) = (Vec::new(), Progress::default());
+    let (mut burst, mut asked, mut rest) = (Vec::new(), Progress::default(), Progress::default());
     while deliveries.next_burst(&mut burst).await {
         for delivery in burst.drain(..) {
+            let of_rest = &*delivery.queue == topology::rest_stream();
+            let progress = if of_rest { &mut rest } else { &mut asked };
             let moment = progress.moment(offset(&delivery.message), replay.is_on());
             let record = Record::decode(&delivery.message);
             delivery.token.ack();

@@ -1,13 +1,13 @@
 //! What was revoked: ids of tasks, whole workflows and groups, and stamps.
 //!
 //! Does no IO; `revocations` shares it with the other workers. **Invariants:** it holds at most
-//! as many marks as it may, and none for longer than it may; while it is empty, a verdict costs
-//! one atomic load.
+//! as many marks as it may, and none for longer than it may; what only spares work has bounds of
+//! its own, and pushes out nothing else; while it is empty, a verdict costs one atomic load.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,6 +23,10 @@ const REASON: &str = "revoked";
 /// How long a stamp counts at most. An id is one task's, but what has a stamp may be wanted again.
 const STAMPS_EXPIRE: SignedDuration = SignedDuration::from_hours(3);
 
+/// How long it is known that a chord is over, and of how many: it only spares work.
+const REST_EXPIRES: SignedDuration = SignedDuration::from_hours(12);
+const REST_MAX: usize = 10_000;
+
 /// How long it is known what the stream has ended, and of how many records.
 const ENDED_KEPT: Duration = Duration::from_secs(10);
 const ENDED_MAX: usize = 100;
@@ -32,11 +36,19 @@ const ENDED_MAX: usize = 100;
 pub(super) struct Revoked {
     /// Whether there are marks at all.
     any: AtomicBool,
-    marks: RwLock<Marks>,
+    held: RwLock<Held>,
     max: usize,
     expires: SignedDuration,
     /// What the stream has ended lately, the oldest first.
     ended: Mutex<VecDeque<Ended>>,
+}
+
+/// All marks, in two stores: what programs revoke must not push out what people have revoked.
+#[derive(Debug, Default)]
+struct Held {
+    asked: Marks,
+    /// Chords that are over, as groups.
+    rest: Marks,
 }
 
 /// What one record of the stream has ended here.
@@ -52,7 +64,7 @@ impl Revoked {
     pub(super) fn new(max: usize, expires: Duration) -> Self {
         let expires = SignedDuration::try_from(expires).unwrap_or(SignedDuration::MAX);
         let any = AtomicBool::new(false);
-        Self { any, marks: RwLock::default(), max, expires, ended: Mutex::default() }
+        Self { any, held: RwLock::default(), max, expires, ended: Mutex::default() }
     }
 
     /// Why `request` must not run, if it was revoked.
@@ -60,16 +72,18 @@ impl Revoked {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
-        let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
-        marks.covers(request, self.horizons()).then_some(Cow::Borrowed(REASON))
+        let held = self.held();
+        let counts = |kind, at| at >= self.horizon(kind);
+        let rest_counts = |_, at| at >= self.horizon_of_rest();
+        let covers = held.asked.covers(request, &counts) || held.rest.covers(request, &rest_counts);
+        covers.then_some(Cow::Borrowed(REASON))
     }
 
     /// Those of `marks`, which were made at `at`, that still count.
     pub(super) fn current(&self, marks: &[Mark], at: Timestamp) -> Vec<Mark> {
-        let Horizons { all, stamps } = self.horizons();
         let counts = |mark: &&Mark| match mark {
-            Mark::Stamp { .. } => at >= stamps,
-            Mark::Task(_) | Mark::Root(_) | Mark::Group(_) => at >= all,
+            Mark::Rest(_) => at >= self.horizon_of_rest(),
+            mark => at >= self.horizon(key_of(mark).0),
         };
         marks.iter().filter(counts).cloned().collect()
     }
@@ -79,36 +93,43 @@ impl Revoked {
     pub(super) fn add(&self, marks: &[Mark], at: Timestamp, durable: bool) -> Vec<Mark> {
         let now = Timestamp::now();
         // Nobody's clock makes a mark last longer.
-        let (at, horizon) = (at.min(now), self.horizon());
-        if at < horizon {
+        let at = at.min(now);
+        let (horizon, horizon_of_rest) = (self.horizon(Kind::Task), self.horizon_of_rest());
+        if at < horizon.min(horizon_of_rest) {
             return Vec::new();
         }
-        let mut held = self.marks.write().unwrap_or_else(PoisonError::into_inner);
-        let added = marks.iter().filter(|mark| held.add(mark, at, durable)).cloned().collect();
-        held.forget(horizon, self.max);
-        self.any.store(!held.order.is_empty(), Ordering::Release);
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut add = |mark: &&Mark| match mark {
+            Mark::Rest(_) => at >= horizon_of_rest && held.rest.add(mark, at, durable),
+            mark => at >= horizon && held.asked.add(mark, at, durable),
+        };
+        let added = marks.iter().filter(&mut add).cloned().collect();
+        held.asked.forget(horizon, self.max);
+        held.rest.forget(horizon_of_rest, REST_MAX);
+        let is_empty = held.asked.order.is_empty() && held.rest.order.is_empty();
+        self.any.store(!is_empty, Ordering::Release);
         added
     }
 
     /// Those of `marks` that nothing is known of yet.
     pub(super) fn unknown(&self, mut marks: Vec<Mark>) -> Vec<Mark> {
-        let held = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held();
         marks.retain(|mark| held.get(mark).is_none());
         marks
     }
 
     /// Those of `marks` that are still known, and that the broker does not have yet.
     pub(super) fn not_durable(&self, marks: Vec<Mark>) -> Vec<Mark> {
-        let held = self.marks.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held();
         let wanted = |mark: &Mark| held.get(mark).is_some_and(|known| !known.durable);
         marks.into_iter().filter(wanted).collect()
     }
 
     /// The ids of the revoked tasks, the oldest first.
     pub(super) fn task_ids(&self) -> Vec<String> {
-        let held = self.marks.read().unwrap_or_else(PoisonError::into_inner);
-        let horizon = self.horizon();
-        let tasks = held.tasks.iter().map(|(key, known)| (known.at, key));
+        let held = self.held();
+        let horizon = self.horizon(Kind::Task);
+        let tasks = held.asked.tasks.iter().map(|(key, known)| (known.at, key));
         let mut current: Vec<_> = tasks.filter(|(at, _)| *at >= horizon).collect();
         current.sort();
         current.into_iter().map(|(_, key)| key.to_string()).collect()
@@ -146,14 +167,31 @@ impl Revoked {
         found
     }
 
-    fn horizons(&self) -> Horizons {
-        let all = self.horizon();
-        let stamps = Timestamp::now().checked_sub(STAMPS_EXPIRE).unwrap_or(Timestamp::MIN);
-        Horizons { all, stamps: stamps.max(all) }
+    fn held(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn horizon(&self) -> Timestamp {
-        Timestamp::now().checked_sub(self.expires).unwrap_or(Timestamp::MIN)
+    /// From when on marks of a kind count.
+    fn horizon(&self, kind: Kind) -> Timestamp {
+        let expires = match kind {
+            Kind::Stamp => self.expires.min(STAMPS_EXPIRE),
+            Kind::Task | Kind::Root | Kind::Group => self.expires,
+        };
+        Timestamp::now().checked_sub(expires).unwrap_or(Timestamp::MIN)
+    }
+
+    fn horizon_of_rest(&self) -> Timestamp {
+        let expires = self.expires.min(REST_EXPIRES);
+        Timestamp::now().checked_sub(expires).unwrap_or(Timestamp::MIN)
+    }
+}
+
+impl Held {
+    fn get(&self, mark: &Mark) -> Option<&Known> {
+        match mark {
+            Mark::Rest(_) => self.rest.get(mark),
+            mark => self.asked.get(mark),
+        }
     }
 }
 
@@ -163,15 +201,7 @@ pub(super) fn covering(marks: &[Mark]) -> impl Fn(&Request) -> bool + use<> {
     for mark in marks {
         these.add(mark, Timestamp::MAX, true);
     }
-    move |request| these.covers(request, Horizons { all: Timestamp::MIN, stamps: Timestamp::MIN })
-}
-
-/// From when on marks count.
-#[derive(Clone, Copy, Debug)]
-struct Horizons {
-    all: Timestamp,
-    /// Not before `all`.
-    stamps: Timestamp,
+    move |request| these.covers(request, &|_, _| true)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,10 +283,13 @@ impl Marks {
         }
     }
 
-    fn covers(&self, request: &Request, horizons: Horizons) -> bool {
+    /// Whether a mark is held that `counts`, by its kind and date; which is asked only then.
+    fn covers(&self, request: &Request, counts: &dyn Fn(Kind, Timestamp) -> bool) -> bool {
+        if self.order.is_empty() {
+            return false;
+        }
         let holds = |kind: Kind, key: &str| {
-            let horizon = if kind == Kind::Stamp { horizons.stamps } else { horizons.all };
-            self.of(kind).get(key).is_some_and(|known| known.at >= horizon)
+            self.of(kind).get(key).is_some_and(|known| counts(kind, known.at))
         };
         let id = |kind: Kind, id: &Option<String>| id.as_ref().is_some_and(|id| holds(kind, id));
         holds(Kind::Task, &request.id)
@@ -286,7 +319,7 @@ fn key_of(mark: &Mark) -> (Kind, Cow<'_, str>) {
     match mark {
         Mark::Task(id) => (Kind::Task, id.into()),
         Mark::Root(id) => (Kind::Root, id.into()),
-        Mark::Group(id) => (Kind::Group, id.into()),
+        Mark::Group(id) | Mark::Rest(id) => (Kind::Group, id.into()),
         Mark::Stamp { name, value } => (Kind::Stamp, stamp_key(name, value).into()),
     }
 }
@@ -345,6 +378,7 @@ mod tests {
                 Request { group: None, ..request("g") },
             ),
             (Mark::Group("c".to_owned()), part_of("c", &[]), part_of("d", &[])),
+            (Mark::Rest("c".to_owned()), part_of("c", &[]), part_of("d", &[])),
             (Mark::Group("c".to_owned()), part_of("inner", &["c"]), part_of("inner", &["d"])),
             (stamp("a"), stamped("a".into()), stamped("b".into())),
             (stamp("a"), stamped(Value::Array(vec!["b".into(), "a".into()])), stamped(Value::Null)),
@@ -441,11 +475,29 @@ mod tests {
             let at = now.checked_sub(SignedDuration::from_millis(1000 - round)).unwrap();
             revoked.add(&marks, at, false);
         }
-        let held = revoked.marks.read().unwrap();
-        assert!(held.order.len() <= 100 && held.tasks.len() <= 100);
+        let held = revoked.held();
+        assert!(held.asked.order.len() <= 100 && held.asked.tasks.len() <= 100);
         drop(held);
         assert!(Revoked::new(0, HOUR).add(&[task("1")], now, false).len() == 1);
         assert!(!holds(&Revoked::new(0, HOUR), "1"));
+    }
+
+    #[test]
+    fn chords_that_are_over_push_out_nothing_that_was_asked_for() {
+        let revoked = Revoked::new(3, HOUR * 24 * 7);
+        let rest = |n: usize| Mark::Rest(n.to_string());
+        let part = |n: usize| Request { group: Some(n.to_string()), ..request("x") };
+        revoked.add(&[task("asked for")], Timestamp::now(), true);
+        for n in 0..=REST_MAX {
+            revoked.add(&[rest(n)], Timestamp::now(), true);
+        }
+        assert!(holds(&revoked, "asked for"));
+        assert!(revoked.verdict(&part(REST_MAX)).is_some());
+        assert_eq!(revoked.verdict(&part(0)), None, "they have a bound of their own");
+        let ago = |hours| Timestamp::now().checked_sub(SignedDuration::from_hours(hours)).unwrap();
+        revoked.add(&[rest(REST_MAX + 1)], ago(13), true);
+        assert_eq!(revoked.verdict(&part(REST_MAX + 1)), None, "and a time of their own");
+        assert_eq!(revoked.current(&[rest(1), task("1")], ago(13)), [task("1")]);
     }
 
     #[test]

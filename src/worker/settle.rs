@@ -404,7 +404,6 @@ pub(super) fn address(effect: &Effect, crew: &Crew) -> Topology {
         Kind::Park => layout::parking(&effect.publish.routing_key),
         // Nobody but who opens the chord declares its queue.
         Kind::Value => Topology::default(),
-        Kind::Revoke => Topology { queues: vec![layout::revocations()], ..Topology::default() },
         Kind::Step | Kind::Report | Kind::HandOn => {
             layout::sending(vec![crew.client.config().queue(&effect.publish.routing_key)])
         }

@@ -40,7 +40,7 @@ pub(super) fn instead(
             part::not_parked(&effect.publish, &exception, later);
             Vec::new()
         }
-        Kind::Park | Kind::Report | Kind::HandOn | Kind::Revoke => Vec::new(),
+        Kind::Park | Kind::Report | Kind::HandOn => Vec::new(),
     }
 }
 
@@ -141,7 +141,6 @@ mod tests {
             Kind::Park => "parked".to_owned(),
             Kind::Value => "value".to_owned(),
             Kind::HandOn => "handed on".to_owned(),
-            Kind::Revoke => "revoked".to_owned(),
             Kind::Report => {
                 let meta = ResultMeta::decode(message, &limits).unwrap();
                 format!("{} {}", meta.status, meta.task_id)

@@ -140,7 +140,7 @@ async fn the_parts_of_a_cancelled_chord_do_not_run() {
 }
 
 /// A chord whose first part fails, and whose others wait at the gate.
-fn doomed(others: &[&str]) -> celeriac::Chord<i64> {
+pub(crate) fn doomed(others: &[&str]) -> celeriac::Chord<i64> {
     let fails = Signature::<i64>::new("tests.python_error");
     let hold = |label: &&str| Signature::<i64>::new("tests.hold").arg((*label).to_owned());
     let header: Vec<_> = [fails].into_iter().chain(others.iter().map(hold)).collect();

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use celeriac::Config;
+use celeriac::protocol::join::ChordState;
 use serde_json::json;
 use xtask::{PrivateNode, QueueDepth};
 
-use crate::bundle::{Bundle, PATIENCE, stop};
+use crate::bundle::{Bundle, PATIENCE, stop, within};
+use crate::revoke::doomed;
 use crate::tasks::add;
 
 /// More than there are bursts whose confirms may be under way.
@@ -20,8 +23,12 @@ struct Silencer {
 
 impl Silencer {
     async fn new(hint: &str) -> Self {
+        Self::with(hint, |_| {}).await
+    }
+
+    async fn with(hint: &str, change: impl FnOnce(&mut Config)) -> Self {
         let node = PrivateNode::start().unwrap();
-        let bundle = Bundle::on(node.vhost(hint).unwrap(), |_| {}).await;
+        let bundle = Bundle::on(node.vhost(hint).unwrap(), change).await;
         Self { bundle, node }
     }
 
@@ -110,5 +117,31 @@ async fn a_message_that_comes_again_while_it_is_handed_on_is_not_handed_on_twice
     bundle.settled();
     wait_for(2);
     assert_eq!(bundle.vhost.messages(LEVEL).unwrap().len(), 2);
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_confirms_nothing_keeps_no_chord_open() {
+    const STREAM: &str = "celeriac.revoked.rest";
+    // One channel for all chords, which has had its first answer.
+    let silencer = Silencer::with("silent-stream", |config| config.join_shards = 1).await;
+    let bundle = &silencer.bundle;
+    let worker = bundle.worker().await;
+    let fails = async || {
+        let result = bundle.client.apply(doomed(&["runs"])).await.unwrap();
+        result.get(PATIENCE).await.unwrap_err();
+        bundle.probe.open(1);
+        let id = result.parent().unwrap().id().to_owned();
+        let finished = async {
+            let inspect = async || bundle.client.inspect_chord(&id, PATIENCE).await.unwrap();
+            let is_over = |state| matches!(state, ChordState::Finished | ChordState::Unknown);
+            while !is_over(inspect().await.state) {}
+        };
+        within(finished).await;
+    };
+    fails().await;
+    silencer.silence(STREAM);
+    fails().await;
+    silencer.end_silence(STREAM);
     stop(worker).await;
 }

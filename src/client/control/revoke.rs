@@ -171,7 +171,7 @@ fn commands(revocation: &Revocation) -> Vec<(&'static str, Map)> {
             match mark {
                 Mark::Task(id) => tasks.push(Value::from(id.as_str())),
                 Mark::Root(id) => roots.push(Value::from(id.as_str())),
-                Mark::Group(id) => groups.push(Value::from(id.as_str())),
+                Mark::Group(id) | Mark::Rest(id) => groups.push(Value::from(id.as_str())),
                 Mark::Stamp { name, value } => match stamps.get_mut(name) {
                     Some(Value::Array(values)) => values.push(value.clone()),
                     _ => stamps.push(name.clone(), vec![value.clone()]),

@@ -1,7 +1,7 @@
 //! What is written into the stream of revocations, which every worker reads.
 //!
 //! ```text
-//! type revoke, body {v: 1, at: 1893553445.5, tasks: [..], roots: [..], groups: [..],
+//! type revoke, body {v: 1, at: 1893553445.5, tasks: [..], roots: [..], groups: [..], rest: [..],
 //!                    stamps: [[name, value], ..], terminate: false, signal: null}
 //! type bookmark, message_id <whose>
 //! ```
@@ -28,6 +28,9 @@ pub enum Mark {
     Root(String),
     /// Every task of this group, or of this chord's header.
     Group(String),
+    /// What has not begun of this chord's header, because the chord is over. It only spares work,
+    /// so less is remembered, and for less long.
+    Rest(String),
     /// Every task with this stamp.
     Stamp {
         /// Name of the stamp.
@@ -47,7 +50,7 @@ impl Mark {
         let (field, length, max) = match self {
             Self::Task(id) => ("task_id", id.len(), ID_BYTES_MAX),
             Self::Root(id) => ("root_id", id.len(), ID_BYTES_MAX),
-            Self::Group(id) => ("group_id", id.len(), ID_BYTES_MAX),
+            Self::Group(id) | Self::Rest(id) => ("group_id", id.len(), ID_BYTES_MAX),
             Self::Stamp { name, value } => {
                 ("stamps", name.len().saturating_add(repr::value(value).len()), STAMP_BYTES_MAX)
             }
@@ -140,12 +143,13 @@ impl Revocation {
 
     fn to_map(&self) -> Map {
         let (mut tasks, mut roots, mut groups) = (Vec::new(), Vec::new(), Vec::new());
-        let mut stamps: Vec<Value> = Vec::new();
+        let (mut rest, mut stamps): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
         for mark in &self.marks {
             match mark {
                 Mark::Task(id) => tasks.push(Value::from(id.as_str())),
                 Mark::Root(id) => roots.push(Value::from(id.as_str())),
                 Mark::Group(id) => groups.push(Value::from(id.as_str())),
+                Mark::Rest(id) => rest.push(Value::from(id.as_str())),
                 Mark::Stamp { name, value } => {
                     stamps.push(Value::Array(vec![Value::from(name.as_str()), value.clone()]));
                 }
@@ -154,9 +158,8 @@ impl Revocation {
         let mut map = Map::with_capacity(8);
         map.push("v", VERSION);
         map.push("at", self.at.as_millisecond() as f64 / 1e3);
-        for (key, list) in
-            [("tasks", tasks), ("roots", roots), ("groups", groups), ("stamps", stamps)]
-        {
+        let ids = [("tasks", tasks), ("roots", roots), ("groups", groups), ("rest", rest)];
+        for (key, list) in ids.into_iter().chain([("stamps", stamps)]) {
             if !list.is_empty() {
                 map.push(key, list);
             }
@@ -180,6 +183,7 @@ impl Revocation {
                 "tasks" => read.add("tasks", value, Mark::Task)?,
                 "roots" => read.add("roots", value, Mark::Root)?,
                 "groups" => read.add("groups", value, Mark::Group)?,
+                "rest" => read.add("rest", value, Mark::Rest)?,
                 "stamps" => {
                     for pair in fields::array("stamps", value)?.unwrap_or_default() {
                         read.marks.push(stamp(pair)?);
@@ -229,9 +233,10 @@ mod tests {
     fn records_come_back_as_they_were() {
         let stamp = Mark::Stamp { name: "tenant".to_owned(), value: "acme".into() };
         let number = Mark::Stamp { name: "run".to_owned(), value: 7.into() };
-        let [task, root, group] = [Mark::Task, Mark::Root, Mark::Group].map(|it| it("1".into()));
+        let kinds = [Mark::Task, Mark::Root, Mark::Group, Mark::Rest];
+        let [task, root, group, rest] = kinds.map(|it| it("1".into()));
         let revocation = Revocation {
-            marks: vec![task, root, group, stamp, number],
+            marks: vec![task, root, group, rest, stamp, number],
             at: Timestamp::from_millisecond(1_893_553_445_500).unwrap(),
             terminate: true,
             signal: Some("SIGKILL".to_owned()),

@@ -210,7 +210,7 @@ impl<'a> Firings<'a> {
 
     /// A step was not stored. An error if the session must not go on.
     pub(super) fn failed(&mut self, step: Step, failed: &PublishError) -> Result<Progress, String> {
-        if matches!(failed, PublishError::Nacked) && step.effect.kind != Kind::Revoke {
+        if matches!(failed, PublishError::Nacked) {
             warn!(chord = &*step.chord, error = %failed, "an outcome is published again");
             self.wait(step);
             return Ok(Progress::Under);

@@ -4,8 +4,7 @@
 //! an outcome once more publishes the same messages with the same ids.
 //!
 //! **Invariant:** every outcome tells everybody who waits for it: the caller of the body and of
-//! all that follows the body, the errbacks, and the chord around. What only spares work, the
-//! revocation of the rest, never keeps an outcome from being published.
+//! all that follows the body, the errbacks, and the chord around.
 
 use std::sync::Arc;
 
@@ -29,25 +28,26 @@ use crate::worker::report::report;
 use crate::worker::scribe::Scribe;
 use crate::worker::sequel::Sequel;
 
+/// Revokes the parts that have not begun, if `outcome` does. Nobody is to wait for it. To say so
+/// twice, after a crash, does no harm.
+pub(super) fn revocation(outcome: &Outcome) -> Option<Publish> {
+    if !outcome.revokes_rest() {
+        return None;
+    }
+    let chord = outcome.open().chord.clone();
+    let (mark, stream) = match outcome {
+        // Somebody has asked for that.
+        Outcome::Cancelled { .. } => (Mark::Group(chord), topology::revocation_stream()),
+        _ => (Mark::Rest(chord), topology::rest_stream()),
+    };
+    let written = control::Record::Revoke(Revocation::now([mark])).encode();
+    let chord = &outcome.open().chord;
+    let message = written.inspect_err(|error| error!(chord, %error, "parts cannot be revoked"));
+    Some(Publish::new("", stream, message.ok()?))
+}
+
 /// What has to be published for `outcome`.
 pub(super) fn following(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
-    let mut following = of(outcome, scribe);
-    if outcome.revokes_rest() {
-        following.rest.extend(revocation(&outcome.open().chord));
-    }
-    following
-}
-
-/// Revokes the parts that have not begun. To say so twice, after a crash, does no harm.
-fn revocation(chord: &str) -> Option<Effect> {
-    let revocation = Revocation::now([Mark::Group(chord.to_owned())]);
-    let written = control::Record::Revoke(revocation).encode();
-    let message = written.inspect_err(|error| error!(chord, %error, "parts cannot be revoked"));
-    let stream = topology::revocation_stream();
-    Some(Effect::new(Kind::Revoke, Publish::new("", stream, message.ok()?)))
-}
-
-fn of(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
     match outcome {
         Outcome::Complete { open, parts } => complete(open, parts, scribe),
         Outcome::Failed { open, failure, .. } => {

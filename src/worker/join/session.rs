@@ -15,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::careful::StepName;
 use super::firing::{Firings, Progress, Step};
+use super::outcome;
 use super::poison;
 use super::refused::{Again, Refused};
 use super::shard::Shard;
@@ -109,6 +110,9 @@ pub(super) async fn join(
     }
     end
 }
+
+/// With so many publishes under way, what only spares work is not published.
+const AWAITED_MAX: usize = 1024;
 
 /// What a publish of the session is for.
 #[derive(Debug)]
@@ -293,6 +297,7 @@ impl Joined<'_> {
             }
             Effect::Fire { chord, outcome } => {
                 self.tell(&outcome);
+                self.revoke_rest(&outcome);
                 let steps = self.firings.fire(&chord, &outcome);
                 match steps {
                     Some(steps) => self.publish_steps(steps),
@@ -309,8 +314,7 @@ impl Joined<'_> {
             }
             Effect::Reply { reply_to, correlation, inspection } => {
                 if let Ok(message) = inspection.encode(&correlation) {
-                    let seq = self.session.publish(Publish::new("", reply_to, message));
-                    self.awaited.insert(seq, Awaited::Nothing);
+                    self.publish_for_nobody(Publish::new("", reply_to, message));
                 }
             }
             Effect::Alarm { text, restart: true } => return Err(End::Broken(text)),
@@ -322,6 +326,20 @@ impl Joined<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Revokes what need not run any more, if anything. That only spares work, so it keeps no
+    /// outcome open; and it is left out while a stream confirms nothing.
+    fn revoke_rest(&mut self, outcome: &Outcome) {
+        let Some(publish) = outcome::revocation(outcome) else { return };
+        if self.awaited.len() < AWAITED_MAX {
+            self.publish_for_nobody(publish);
+        }
+    }
+
+    fn publish_for_nobody(&mut self, publish: Publish) {
+        let seq = self.session.publish(publish);
+        self.awaited.insert(seq, Awaited::Nothing);
     }
 
     /// Publishes a record, for the first time or again.

@@ -61,7 +61,7 @@ fn link(is_final: bool) -> Link {
 fn made(effect: &Effect) -> Made {
     let (message, limits) = (&effect.publish.message, Limits::default());
     match effect.kind {
-        Kind::Park | Kind::HandOn | Kind::Revoke => Made::Parked,
+        Kind::Park | Kind::HandOn => Made::Parked,
         Kind::Value => Made::Value(effect.publish.routing_key.clone()),
         Kind::Report => {
             let meta = ResultMeta::decode(message, &limits).unwrap();
