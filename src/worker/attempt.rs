@@ -26,7 +26,7 @@ use super::slots::Slot;
 use super::unsettled::Unsettled;
 use super::watchdog;
 use crate::amqp::SettleToken;
-use crate::task::{self, Invocation, OnConnectionLoss, Run, TaskDef, TaskResult};
+use crate::task::{self, Invocation, OnConnectionLoss, Request, Run, TaskDef, TaskResult};
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -63,18 +63,33 @@ pub(super) struct Terms<'a> {
     pub(super) slot: &'a mut Option<Slot>,
 }
 
+/// The request for which a function runs, and by what it may be stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Of<'a> {
+    pub(super) request: &'a Request,
+    pub(super) entry: Option<&'a Entry>,
+    pub(super) token: Option<&'a SettleToken>,
+}
+
+impl<'a> From<&'a Unsettled> for Of<'a> {
+    fn from(unsettled: &'a Unsettled) -> Self {
+        let Unsettled { request, entry, token, .. } = unsettled;
+        Self { request, entry: entry.as_ref(), token: token.as_ref() }
+    }
+}
+
 /// Runs the function of `task` once.
 pub(super) async fn run(
     task: &TaskDef,
     invocation: Invocation,
-    unsettled: &Unsettled,
+    of: Of<'_>,
     terms: &mut Terms<'_>,
 ) -> End {
     // What the task logs itself carries its id and name.
-    let span = journal::span(&unsettled.request);
-    let entry = unsettled.entry.as_ref();
+    let Of { request, entry, token } = of;
+    let span = journal::span(request);
     let blocks = matches!(task.run, Run::Blocking(_));
-    let watch = Watch::new(terms, blocks, &invocation.context, unsettled.token.as_ref());
+    let watch = Watch::new(terms, blocks, &invocation.context, token);
     match task.run {
         Run::Async(run) => match guard::catch(|| run(invocation)) {
             Ok(future) => {
@@ -97,7 +112,7 @@ pub(super) async fn run(
             let end = Attempt::new(running, entry, watch).await;
             if matches!(end, End::Cancelled(_) | End::TimedOut(_)) {
                 context.ask_to_end(false);
-                lease.give_up(terms.slot, &unsettled.request);
+                lease.give_up(terms.slot, request);
             }
             end
         }
@@ -310,7 +325,7 @@ mod tests {
     use super::super::original::Original;
     use super::*;
     use crate::protocol::{Map, Message, Value};
-    use crate::task::{Request, TaskOptions};
+    use crate::task::TaskOptions;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -403,7 +418,7 @@ mod tests {
                 children: Vec::new(),
                 entry: None,
             };
-            let end = run(&TASK, invocation, &unsettled, &mut terms).await;
+            let end = run(&TASK, invocation, Of::from(&unsettled), &mut terms).await;
             assert!(matches!(end, End::TimedOut(_)), "{end:?}");
             assert_eq!(threads.count(), 0, "it had none to lose");
             drop(free);

@@ -6,23 +6,25 @@
 //!
 //! After a task that has run here, they are called here, and whatever one returns or raises is only
 //! logged. **Invariant:** the failed task is not settled before its errbacks have ended, so that
-//! none is lost with the worker; like the task, one may then be called a second time.
+//! none is lost with the worker; like the task, one may then be called a second time. Each has the
+//! time limits of its own task.
 //!
 //! For what has failed without a run, a step that cannot be sent or the body of a chord, they are
 //! sent as tasks with the same three arguments: whoever finds that out, a settler or a joiner, has
 //! others to look after, and must not wait for what an errback does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::error;
 
+use super::attempt::{self, End, Of, Terms};
 use super::downfall::Cause;
-use super::guard::{self, Guarded, Panicked};
+use super::guard::Panicked;
+use super::running::Crew;
 use super::unsettled::Unsettled;
 use crate::protocol::{Exception, Map, Signature, Value, canvas};
-use crate::task::{
-    Context, Environment, Invocation, Registry, Request, Run, TaskDef, TaskError, TaskResult,
-};
+use crate::task::{Context, Invocation, OnConnectionLoss, Registry, Request, TaskDef, TaskError};
 
 /// An errback that is to be called here.
 #[derive(Debug)]
@@ -64,22 +66,41 @@ pub(super) async fn call(
     errbacks: Vec<Errback>,
     request: &Arc<Request>,
     failure: (Exception, Option<String>),
-    environment: &Arc<Environment>,
+    crew: &Crew,
 ) {
     let (exception, traceback) = failure;
     let given = [facts(request, None), exception.into_value(), traceback.into()];
     for Errback { task, signature } in errbacks {
         let Signature { args: own, kwargs, immutable, .. } = signature;
         let args = if immutable { own } else { given.iter().cloned().chain(own).collect() };
-        let context = Context::new(Arc::clone(request), Arc::clone(environment), Arc::default());
+        let environment = Arc::clone(&crew.environment);
+        let context = Context::new(Arc::clone(request), environment, Arc::default());
         let invocation = Invocation { args, kwargs, context };
-        let (name, task_id) = (task.name, &request.id);
-        match run(task, invocation).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(failed)) => log(name, task_id, &failed),
-            Err(Panicked { message, .. }) => log(name, task_id, &TaskError::permanent(message)),
+        match run(task, invocation, request, crew).await {
+            End::Returned(Ok(_)) => {}
+            End::Returned(Err(failed)) => log(task, request, &failed),
+            End::Panicked(Panicked { message, .. }) => {
+                log(task, request, &TaskError::permanent(message));
+            }
+            End::TimedOut(limit) => {
+                let text = format!("it has run for longer than {limit:?}");
+                log(task, request, &TaskError::permanent(text));
+            }
+            // Nobody does that.
+            End::Cancelled(_) | End::Lost(_) => {}
         }
     }
+}
+
+/// Calls one within the limits that it would have as a task.
+async fn run(task: &TaskDef, invocation: Invocation, request: &Request, crew: &Crew) -> End {
+    let as_task = Request { task: task.name.to_owned(), ..Request::default() };
+    let limits = crew.time_limits.of(&as_task, &task.options);
+    let of = Of { request, entry: None, token: None };
+    let (started, threads, on_loss) =
+        (Instant::now(), &crew.lost_threads, OnConnectionLoss::Recognise);
+    let mut terms = Terms { started, limits, on_loss, threads, slot: &mut None };
+    attempt::run(task, invocation, of, &mut terms).await
 }
 
 /// Gives those that want it the request, the exception and its traceback as their arguments.
@@ -105,21 +126,9 @@ pub(super) fn tell_all(
     }
 }
 
-async fn run(task: &TaskDef, invocation: Invocation) -> Result<TaskResult, Panicked> {
-    match task.run {
-        Run::Async(run) => match guard::catch(|| run(invocation)) {
-            Ok(future) => Guarded::new(future).await,
-            Err(panicked) => Err(panicked),
-        },
-        Run::Blocking(run) => {
-            let guarded = move || guard::catch(|| run(invocation));
-            tokio::task::spawn_blocking(guarded).await.unwrap_or_else(|_| Err(Panicked::default()))
-        }
-    }
-}
-
-fn log(name: &str, task_id: &str, failed: &TaskError) {
-    error!(task_id, errback = name, error = %failed, "errback raised an exception");
+fn log(task: &TaskDef, request: &Request, failed: &TaskError) {
+    let (task_id, errback) = (request.id.as_str(), task.name);
+    error!(task_id, errback, error = %failed, "errback raised an exception");
 }
 
 /// The request as an errback gets it: the names are those of Celery's `task.request`. `id` is that
@@ -149,7 +158,7 @@ fn facts(request: &Request, id: Option<&str>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Param, TaskOptions};
+    use crate::task::{Param, Run, TaskOptions};
 
     const fn parameter(name: &'static str) -> Param {
         Param { name, has_default: false }

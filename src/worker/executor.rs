@@ -311,7 +311,7 @@ impl Lanes {
         let Terms { started, limits, .. } = *terms;
         let ended = match task.options.isolate {
             Some(Isolate::Process) => Box::pin(self.isolated(invocation, &unsettled, terms)).await,
-            None => attempt::run(task, invocation, &unsettled, terms).await,
+            None => attempt::run(task, invocation, (&*unsettled).into(), terms).await,
         };
         let outcome = match ended {
             End::Returned(result) => {
@@ -375,7 +375,7 @@ impl Lanes {
         }
         let Some(failure) = finished.ending.failure() else { return };
         let request = &finished.unsettled.request;
-        errback::call(errbacks, request, failure, &self.crew.environment).await;
+        errback::call(errbacks, request, failure, &self.crew).await;
     }
 
     /// Tells the caller that the task runs. Nothing waits for it: a lost report is no reason not to

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celeriac::protocol::{Map, Value};
-use celeriac::{Context, SendError, State, TaskError, TaskResult, task};
+use celeriac::{Context, SendError, Signature, State, TaskError, TaskResult, task};
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
 use crate::probe::Probe;
@@ -129,4 +129,41 @@ async fn a_thread_that_cannot_be_stopped_is_given_up_and_replaced() {
     assert_eq!(waits.get(PATIENCE).await.unwrap(), 4, "until one has returned");
     stop(worker).await;
     bundle.settled();
+}
+
+/// An errback that never ends by itself.
+#[task(name = "tests.on_failure_stuck", time_limit = "300ms")]
+async fn on_failure_stuck(request: Value, error: Value, traceback: Value, probe: State<Probe>) {
+    let _ = (request, error, traceback);
+    probe.record("told");
+    let _dropped = Dropped(probe);
+    std::future::pending().await
+}
+
+/// The same on a thread, which cannot be stopped.
+#[task(name = "tests.on_failure_blocks", time_limit = "300ms")]
+fn on_failure_blocks(request: Value, error: Value, traceback: Value, probe: State<Probe>) {
+    let _ = (request, error, traceback);
+    probe.record("blocks");
+    tokio::runtime::Handle::current().block_on(probe.pass());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errbacks_that_are_called_here_have_the_limits_of_their_tasks() {
+    let bundle = Bundle::new("limits-errback").await;
+    let worker = bundle.worker().await;
+    for (errback, runs) in [
+        ("tests.on_failure_stuck", &["told", "dropped"] as &[&str]),
+        ("tests.on_failure_blocks", &["blocks"]),
+    ] {
+        let call = Signature::<()>::new("tests.python_error");
+        let call = call.link_error(Signature::<()>::new(errback));
+        let result = bundle.client.send(call).await.unwrap();
+        let error = result.get(PATIENCE).await.unwrap_err();
+        assert!(error.failure().is_some_and(|failure| failure.is("ValueError")), "{error}");
+        assert_eq!(bundle.probe.drain(), runs);
+    }
+    bundle.settled();
+    bundle.probe.open(1);
+    stop(worker).await;
 }

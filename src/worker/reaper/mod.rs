@@ -111,9 +111,9 @@ async fn reap(deliveries: &mut Deliveries, finished: mpsc::Sender<Finished>, cre
                 continue;
             };
             // They take their time; the prefetch bounds how many there are.
-            let (finished, environment) = (finished.clone(), Arc::clone(&crew.environment));
+            let (finished, crew) = (finished.clone(), Arc::clone(crew));
             calling.spawn(async move {
-                errback::call(errbacks, &dead.unsettled.request, failure, &environment).await;
+                errback::call(errbacks, &dead.unsettled.request, failure, &crew).await;
                 let _ = finished.send(*dead).await;
             });
         }
