@@ -36,8 +36,9 @@ use crate::task::Request;
 const BURST_MAX: usize = 256;
 /// Bursts whose confirms may be under way at once.
 const BURSTS_UNDER_WAY_MAX: usize = 8;
-/// Requests that may wait for one queue before no more are taken.
+/// Requests that may wait for one queue before no more are taken, and bytes of what they publish.
 const RESTING_MAX: usize = 8192;
+const RESTING_BYTES_MAX: usize = 64 << 20;
 
 /// How long a burst waits for all its confirms.
 const CONFIRMS_WITHIN: Duration = Duration::from_millis(500);
@@ -49,33 +50,57 @@ const NACK_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn run(mut finished: mpsc::Receiver<Finished>, crew: Arc<Crew>) {
     let mut burst = Vec::with_capacity(BURST_MAX);
     let (mut under_way, mut resting) = (FuturesUnordered::new(), FuturesUnordered::new());
-    let (mut is_open, mut at_rest) = (true, 0);
+    let (mut is_open, mut at_rest) = (true, AtRest::default());
     while is_open || !under_way.is_empty() || !resting.is_empty() {
         let has_room = under_way.len() < BURSTS_UNDER_WAY_MAX;
         tokio::select! {
             taken = finished.recv_many(&mut burst, BURST_MAX),
-                if is_open && has_room && at_rest < RESTING_MAX =>
+                if is_open && has_room && at_rest.has_room() =>
             {
                 is_open = taken > 0;
                 under_way.push(settle(Group::Due(begin(&mut burst, &crew)), &crew));
             }
             Some(groups) = under_way.next(), if !under_way.is_empty() => {
                 for group in groups {
-                    at_rest += group.open().len();
+                    at_rest.add(group.size());
                     resting.push(group.rest());
                 }
             }
             Some(group) = resting.next(), if !resting.is_empty() && has_room => {
-                at_rest = at_rest.saturating_sub(group.open().len());
+                at_rest.remove(group.size());
                 under_way.push(settle(group, &crew));
             }
         }
     }
 }
 
+/// What waits for a queue: how many requests, and how many bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AtRest {
+    requests: usize,
+    bytes: usize,
+}
+
+impl AtRest {
+    fn has_room(self) -> bool {
+        self.requests < RESTING_MAX && self.bytes < RESTING_BYTES_MAX
+    }
+
+    fn add(&mut self, more: Self) {
+        self.requests = self.requests.saturating_add(more.requests);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    fn remove(&mut self, less: Self) {
+        self.requests = self.requests.saturating_sub(less.requests);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+}
+
 /// Lists what follows from requests that have ended.
 fn begin(ended: &mut Vec<Finished>, crew: &Crew) -> Due {
-    let (mut due, scribe) = (Due::default(), Scribe::of(crew));
+    let (open, round) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
+    let (mut due, scribe) = (Due { open, round }, Scribe::of(crew));
     for ended in ended.drain(..).filter(|ended| !ended.is_void()) {
         let before = due.round.len();
         let it = plan::begin(ended, &scribe, &mut due.round);
@@ -125,6 +150,15 @@ impl Group {
         match self {
             Self::Due(Due { open, .. }) | Self::Sent(Sent { open, .. }) => open,
         }
+    }
+
+    fn size(&self) -> AtRest {
+        let bytes = |effect: &Effect| effect.publish.message.body.len();
+        let bytes = match self {
+            Self::Due(due) => due.round.iter().map(bytes).sum(),
+            Self::Sent(sent) => sent.round.iter().map(|(_, effect)| bytes(effect)).sum(),
+        };
+        AtRest { requests: self.open().len(), bytes }
     }
 
     /// Waits until there may be room, or until something more was confirmed. Nobody else waits
@@ -421,5 +455,30 @@ async fn declare(topology: &Topology, crew: &Crew) {
     if let Err(failed) = crew.client.connection().declare(topology).await {
         let failed: &dyn std::error::Error = &failed;
         error!(error = failed, "failed to declare queues and exchanges");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Message;
+
+    #[test]
+    fn what_waits_for_a_queue_is_bounded_by_its_bytes_too() {
+        let group = |size: usize| {
+            let message = Message { body: vec![0; size], ..Message::default() };
+            let effect = Effect::new(Kind::Step, Publish::new("", "full", message));
+            Group::Due(Due { open: Vec::new(), round: vec![effect] })
+        };
+        let mut at_rest = AtRest::default();
+        at_rest.add(group(RESTING_BYTES_MAX - 1).size());
+        assert!(at_rest.has_room());
+        at_rest.add(group(1).size());
+        assert!(!at_rest.has_room());
+        at_rest.remove(group(1).size());
+        at_rest.add(AtRest { requests: RESTING_MAX, bytes: 0 });
+        assert!(!at_rest.has_room());
+        at_rest.remove(AtRest { requests: RESTING_MAX, bytes: RESTING_BYTES_MAX - 1 });
+        assert_eq!(at_rest, AtRest::default());
     }
 }
