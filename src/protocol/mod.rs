@@ -29,6 +29,7 @@ pub mod dead;
 mod decode_error;
 pub(crate) mod delay;
 mod error;
+pub mod event;
 mod exception;
 mod fields;
 mod float;

@@ -1,0 +1,115 @@
+//! Messages of events.
+
+use super::{Event, LIMITS};
+use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, fields, json};
+
+/// Reads a message of a monitor's queue: one event or a list. An event that cannot be read does
+/// not hold up the others.
+///
+/// # Errors
+/// When the message is none of events, or larger than [`LIMITS`].
+pub fn decode(message: &Message) -> Result<Vec<Result<Event, Error>>, Error> {
+    let content_type = message.properties.content_type.as_deref().unwrap_or_default();
+    let serializer = Serializer::from_content_type(content_type)
+        .ok_or_else(|| Error::content_type(content_type))?;
+    if message.body.len() > LIMITS.bytes_max {
+        return Err(Error::Limit { what: "bytes", max: LIMITS.bytes_max });
+    }
+    let event = |value| match value {
+        Value::Map(map) => Event::from_map(map),
+        other => Err(fields::wrong("event", "a dict", &other)),
+    };
+    match serializer.decode(&message.body, &LIMITS)? {
+        Value::Array(items) => Ok(items.into_iter().map(event).collect()),
+        one => event(one).map(|event| vec![Ok(event)]),
+    }
+}
+
+/// Writes one event. The message is transient: nobody waits for it after a restart.
+///
+/// # Errors
+/// When a field of a custom event has no form in JSON.
+pub fn encode(event: Event) -> Result<Message, Error> {
+    let hostname = event.hostname.clone();
+    write(hostname, &Value::Map(event.into_map()))
+}
+
+/// Writes a list of events, all of the sender `hostname`.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_all(
+    hostname: &str,
+    events: impl IntoIterator<Item = Event>,
+) -> Result<Message, Error> {
+    let events = events.into_iter().map(|event| Value::Map(event.into_map())).collect();
+    write(hostname.to_owned(), &Value::Array(events))
+}
+
+fn write(hostname: String, body: &Value) -> Result<Message, Error> {
+    let mut bytes = Vec::new();
+    json::encode(body, &mut bytes)?;
+    let properties = Properties {
+        content_type: Some(Serializer::Json.content_type().to_owned()),
+        content_encoding: Some(Serializer::Json.content_encoding().to_owned()),
+        headers: Some(Map::from_iter([("hostname", hostname)])),
+        delivery_mode: Some(Properties::TRANSIENT),
+        priority: Some(0),
+        ..Properties::default()
+    };
+    Ok(Message { properties, body: bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EventKind;
+    use super::*;
+
+    fn message(body: &str) -> Message {
+        let content_type = Some("application/json".to_owned());
+        let properties = Properties { content_type, ..Properties::default() };
+        Message { properties, body: body.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_holds_up_nobody() {
+        for body in ["", "null", "3", "{}", "[", "\"task-sent\"", "{\"type\": \"task-sent\"}"] {
+            assert!(decode(&message(body)).is_err(), "{body}");
+        }
+        let base = r#""hostname": "w", "timestamp": 1.5"#;
+        for fields in [
+            r#""type": "task-started""#,
+            r#""type": "task-started", "uuid": 3"#,
+            r#""type": "task-succeeded", "uuid": "1", "runtime": "long""#,
+            r#""type": "worker-online", "loadavg": 3"#,
+            r#""type": "worker-online", "active": "many""#,
+            r#""type": null"#,
+        ] {
+            let wrong = format!("{{{base}, {fields}}}");
+            assert!(decode(&message(&wrong)).is_err(), "{wrong}");
+            let good = format!(r#"{{{base}, "type": "task-started", "uuid": "1"}}"#);
+            let both = decode(&message(&format!("[{wrong}, {good}, []]"))).unwrap();
+            let read: Vec<_> = both.iter().map(Result::is_ok).collect();
+            assert_eq!(read, [false, true, false], "{wrong}");
+        }
+        let deep = message(&"[".repeat(100_000));
+        assert!(decode(&deep).is_err());
+        let huge = Message { body: vec![b' '; LIMITS.bytes_max + 1], ..message("") };
+        assert!(decode(&huge).is_err());
+        let mut pickle = message("{}");
+        pickle.properties.content_type = Some("application/x-python-serialize".to_owned());
+        assert!(decode(&pickle).is_err());
+    }
+
+    #[test]
+    fn the_least_that_an_event_has_is_enough() {
+        let least = r#"{"type": "worker-heartbeat", "hostname": "w", "timestamp": 3}"#;
+        let read = decode(&message(least)).unwrap().remove(0).unwrap();
+        assert_eq!((read.timestamp, read.clock, read.utcoffset), (3.0, None, None));
+        assert_eq!(read.kind, EventKind::WorkerHeartbeat(Default::default()));
+        let other = r#"{"type": "own-thing", "hostname": "w", "timestamp": 3, "x": [1]}"#;
+        let read = decode(&message(other)).unwrap().remove(0).unwrap();
+        assert_eq!((read.name(), &*read.routing_key()), ("own-thing", "own.thing"));
+        assert_eq!(decode(&encode(read.clone()).unwrap()).unwrap(), [Ok(read)]);
+    }
+}
