@@ -44,6 +44,7 @@ pub mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+mod clock;
 #[cfg(unix)]
 mod process;
 pub mod protocol;

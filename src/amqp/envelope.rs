@@ -42,6 +42,17 @@ impl Envelope {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         channel.basic_publish(exchange, routing_key, options, body, properties)
     }
+
+    /// The same for what may be lost: the broker drops it if no queue takes it.
+    pub(super) async fn cast(
+        self,
+        channel: &lapin::Channel,
+        body: &[u8],
+    ) -> Result<(), lapin::Error> {
+        let Self { exchange, routing_key, properties } = self;
+        let options = BasicPublishOptions { mandatory: false, immediate: false };
+        channel.basic_publish(exchange, routing_key, options, body, properties).await.map(|_| ())
+    }
 }
 
 /// Lays the returned message that came with a confirm to the publish that it is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::topology::{
     Binding, ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology, control_exchange,
     control_queue, control_reply_exchange, control_reply_queue, dead_exchange, dead_queue,
-    delay_delivery_exchange, delay_exchange, delay_queue, join_queue, joiners_queue,
+    delay_delivery_exchange, delay_exchange, delay_queue, event_queue, join_queue, joiners_queue,
     park_end_queue, park_queue, parking_queue, reply_queue, rest_stream, results_exchange,
     revocation_stream,
 };
@@ -33,6 +33,14 @@ const MAILBOX_MAX: i64 = 10_000;
 const PIDBOX_EXPIRES_MS: i64 = 10_000;
 /// How long a command or reply waits. Celery: `control_queue_ttl`.
 const PIDBOX_TTL_MS: i64 = 300_000;
+
+/// How long a queue of events outlives its consumer. Celery: `event_queue_expires`.
+const EVENTS_EXPIRE_MS: i64 = 60_000;
+/// How long an event waits for its reader. Celery: `event_queue_ttl`, which is 5 s; but a monitor
+/// that is busy for a moment need not lose any.
+const EVENTS_TTL_MS: i64 = 60_000;
+/// Messages of events that may wait for their reader; the oldest go first.
+const EVENTS_MAX: i64 = 10_000;
 
 /// How large the stream of revocations may grow: half a million ids, about.
 const STREAM_BYTES_MAX: i64 = 32_000_000;
@@ -233,6 +241,28 @@ fn pidbox(name: String) -> QueueSpec {
     arguments.insert("x-message-ttl", PIDBOX_TTL_MS);
     let (durable, exclusive, auto_delete) = (false, true, true);
     QueueSpec { durable, exclusive, auto_delete, arguments, ..QueueSpec::classic(name) }
+}
+
+/// The exchange to which events are published; `name` is Celery's `event_exchange`.
+pub(crate) fn telling(name: &str) -> Topology {
+    let exchanges = vec![ExchangeSpec::durable(name, ExchangeKind::Topic)];
+    Topology { exchanges, ..Topology::default() }
+}
+
+/// The queue on which a monitor receives all events: Celery's, and with a limit on how many wait.
+pub(crate) fn listening(name: &str, id: &str) -> Topology {
+    let mut arguments = Map::new();
+    arguments.insert("x-expires", EVENTS_EXPIRE_MS);
+    arguments.insert("x-message-ttl", EVENTS_TTL_MS);
+    arguments.insert("x-max-length", EVENTS_MAX);
+    let (durable, exclusive, auto_delete) = (false, true, true);
+    let queue = QueueSpec::classic(event_queue(id));
+    let queue = QueueSpec { durable, exclusive, auto_delete, arguments, ..queue };
+    Topology {
+        bindings: vec![Binding::queue(&*queue.name, name, "#")],
+        queues: vec![queue],
+        ..telling(name)
+    }
 }
 
 /// The stream of revocations. Readers judge by dates how much of it they want; it is cut into

@@ -69,6 +69,11 @@ pub fn control_reply_queue(name: &str, id: &str) -> String {
     format!("{id}.reply.{name}.pidbox")
 }
 
+/// The queue on which the monitor `id` receives events.
+pub fn event_queue(id: &str) -> String {
+    format!("celeryev.{id}")
+}
+
 /// The stream of what was revoked, which every worker reads.
 pub fn revocation_stream() -> &'static str {
     "celeriac.revoked"

@@ -4,6 +4,7 @@
 //! done by the siblings.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
@@ -123,6 +124,24 @@ pub(super) struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prefetch_multiplier: Option<u32>,
 
+    /// Send the events of tasks, for monitors such as Flower, which else ask for them.
+    ///
+    /// Setting worker_send_task_events.
+    #[arg(short = 'E', long, help_heading = "Events")]
+    pub(super) task_events: bool,
+
+    /// Do not tell monitors that this worker is there.
+    ///
+    /// Setting worker_heartbeat_interval = false.
+    #[arg(long, help_heading = "Events", conflicts_with = "heartbeat_interval")]
+    pub(super) without_heartbeat: bool,
+
+    /// How many seconds pass between two heartbeats for monitors. [default: 2]
+    ///
+    /// Setting worker_heartbeat_interval.
+    #[arg(long, value_name = "SECONDS", help_heading = "Events", value_parser = seconds)]
+    pub(super) heartbeat_interval: Option<Duration>,
+
     /// The worker's name in the fleet. [default: celeriac@%h]
     ///
     /// %h is this machine's full host name, %n its first part, %d the rest.
@@ -173,6 +192,12 @@ impl Args {
         if let Some(factor) = self.prefetch_multiplier {
             config.worker_prefetch_multiplier = factor;
         }
+        config.worker_send_task_events |= self.task_events;
+        if self.without_heartbeat {
+            config.worker_heartbeat_interval = None;
+        }
+        config.worker_heartbeat_interval =
+            self.heartbeat_interval.or(config.worker_heartbeat_interval);
         Ok(())
     }
 }
@@ -181,6 +206,13 @@ impl Args {
 fn slots(text: &str) -> Result<usize, String> {
     let slots = text.parse().ok().filter(|slots| *slots > 0);
     slots.ok_or_else(|| "a whole number from 1 on is needed".to_owned())
+}
+
+/// Reads a time of some seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds: &f64| *seconds >= 0.1);
+    let seconds = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "a number of seconds from 0.1 on is needed".to_owned())
 }
 
 /// Reads `MAX,MIN` or `MAX`.
@@ -265,6 +297,19 @@ mod tests {
     }
 
     #[test]
+    fn events_are_switched_as_in_celery() {
+        let config = |line: &str| {
+            let mut config = Config::default();
+            parse(line).unwrap().apply(&mut config).unwrap();
+            (config.worker_send_task_events, config.worker_heartbeat_interval)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(config(""), (false, seconds(2)));
+        assert_eq!(config("-E --without-heartbeat"), (true, None));
+        assert_eq!(config("--task-events --heartbeat-interval 5"), (true, seconds(5)));
+    }
+
+    #[test]
     fn zero_slots_and_empty_names_are_refused() {
         for line in [
             "-c 0",
@@ -274,6 +319,9 @@ mod tests {
             "-Q ,",
             "--processes 0",
             "--autoscale 1,2",
+            "--heartbeat-interval 0",
+            "--heartbeat-interval often",
+            "--heartbeat-interval 2 --without-heartbeat",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -75,16 +75,18 @@ impl Client {
         // Before anything is published, because results may be faster than confirms.
         let result = AnyResult::register(result, inbox);
         let span = span::send_all(publishes.len());
+        let events: Vec<_> = publishes.iter().map(|it| self.sent_event(it)).collect();
         let sending = async {
             self.open(&opens).await?;
             Ok::<_, SendError>(self.publisher().publish_all(publishes).await)
         };
         let outcomes = sending.instrument(span).await?;
-        for (outcome, name) in outcomes.into_iter().zip(names) {
+        for ((outcome, name), event) in outcomes.into_iter().zip(names).zip(events) {
             if let Err(error) = outcome {
                 self.cancel(&opens).await;
                 return Err(unsent(&name, error));
             }
+            self.tell_sent(event);
         }
         if let (Some(lineage), Some(reference)) = (self.lineage(), reference) {
             lineage.trail.add(reference);

@@ -11,12 +11,14 @@ use super::canvas::Ready;
 use super::compose::{Composed, Composer, Surroundings, compose};
 use super::control::Revoker;
 use super::delays::Delays;
+use super::events::Dispatcher;
 use super::unique::{self, Claim, Lock};
 use super::{Config, ConnectError, Lineage, SendError, Signature, span};
 use crate::amqp;
 use crate::amqp::layout;
 use crate::amqp::topology;
 use crate::amqp::{Connection, ConnectionOptions, Publish, PublishError, Publisher};
+use crate::clock::Clock;
 use crate::protocol::{Limits, Value};
 use crate::results::{AsyncResult, Inbox, InboxOptions};
 
@@ -57,6 +59,9 @@ pub(super) struct Shared {
     /// Whether the queues of the join shards were declared.
     joins: OnceCell<()>,
     delays: Delays,
+    clock: Arc<Clock>,
+    /// Tells of calls, if the settings want it.
+    dispatcher: Option<Dispatcher>,
 }
 
 impl Client {
@@ -78,7 +83,22 @@ impl Client {
         let (inbox, joins) = (OnceCell::new(), OnceCell::new());
         let kind = config.broker_native_delayed_delivery_queue_type;
         let delays = Delays::new(connection.clone(), kind);
-        let shared = Shared { config, origin, connection, publisher, inbox, joins, delays };
+        let clock = Arc::<Clock>::default();
+        let dispatcher = config.task_send_sent_event.then(|| {
+            let (exchange, clock) = (&config.event_exchange, Arc::clone(&clock));
+            Dispatcher::start(connection.clone(), exchange, &origin, clock)
+        });
+        let shared = Shared {
+            config,
+            origin,
+            connection,
+            publisher,
+            inbox,
+            joins,
+            delays,
+            clock,
+            dispatcher,
+        };
         Ok(Self { shared: Arc::new(shared), lineage: None })
     }
 
@@ -101,8 +121,10 @@ impl Client {
             }
             let (pending, mut publish) = Pending::register(composed, inbox);
             self.delays().prepare(&mut publish).await;
+            let event = self.sent_event(&publish);
             let published = self.shared.publisher.publish(publish).await;
             self.release(&pending, &published).await;
+            self.tell_sent(event.filter(|_| published.is_ok()));
             pending.settle(published)
         };
         let sent = sending.instrument(span).await;
@@ -178,12 +200,15 @@ impl Client {
         };
         let mut outcomes = Vec::with_capacity(signatures.len());
         let mut bursts = Vec::with_capacity(signatures.len().div_ceil(BURST));
+        let mut events = Vec::new();
         let mut signatures = signatures.into_iter();
         while signatures.len() > 0 {
             let mut publishes = Vec::with_capacity(BURST.min(signatures.len()));
             for signature in signatures.by_ref().take(BURST) {
                 outcomes.push(self.begin(signature, inbox, &mut publishes).await);
             }
+            // One for each, or none at all.
+            events.extend(publishes.iter().filter_map(|it| self.sent_event(it)));
             bursts.push(self.shared.publisher.hand_over(publishes).await);
             // They are on their way while the next ones are written.
             tokio::task::yield_now().await;
@@ -192,7 +217,7 @@ impl Client {
         for burst in bursts {
             published.append(&mut burst.outcomes().await);
         }
-        let mut published = published.into_iter();
+        let (mut published, mut events) = (published.into_iter(), events.into_iter());
         let mut all = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             let sent = match outcome {
@@ -200,6 +225,8 @@ impl Client {
                     // One outcome for each publish is the publisher's contract.
                     let published = published.next().unwrap_or(Err(PublishError::Closed));
                     self.release(&pending, &published).await;
+                    let event = events.next();
+                    self.tell_sent(event.filter(|_| published.is_ok()));
                     pending.settle(published)
                 }
                 Ok(Sending::Over(first)) => Ok(first),
@@ -256,6 +283,9 @@ impl Client {
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.close().await;
         }
+        if let Some(dispatcher) = &self.shared.dispatcher {
+            dispatcher.close().await;
+        }
         self.shared.connection.close().await;
     }
 
@@ -276,6 +306,16 @@ impl Client {
     /// The delay queues, as far as this client knows them.
     pub(crate) fn delays(&self) -> &Delays {
         &self.shared.delays
+    }
+
+    /// What orders the events of this program.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.shared.clock
+    }
+
+    /// Tells of calls; `None` if the settings do not want it.
+    pub(super) fn dispatcher(&self) -> Option<&Dispatcher> {
+        self.shared.dispatcher.as_ref()
     }
 
     /// Whether the queues of the join shards were declared through this client.

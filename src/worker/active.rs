@@ -247,6 +247,12 @@ impl Active {
         held
     }
 
+    /// How many jobs have started.
+    pub(super) fn running(&self) -> usize {
+        let started = |(_, row): &(usize, &Row)| row.stage == Stage::Active;
+        (0..SHARDS).map(|shard| self.shard(shard).iter().filter(started).count()).sum()
+    }
+
     fn shard(&self, at: usize) -> MutexGuard<'_, Slab<Row>> {
         // Nothing under these locks panics, and the jobs of a poisoned one would be lost.
         self.0.shards[at % SHARDS].0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -322,6 +322,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::super::active::{Active, Call};
+    use super::super::events::Facts;
     use super::super::original::Original;
     use super::*;
     use crate::protocol::{Map, Message, Value};
@@ -417,6 +418,7 @@ mod tests {
                 sequel: None,
                 children: Vec::new(),
                 entry: None,
+                facts: Facts::default(),
             };
             let end = run(&TASK, invocation, Of::from(&unsettled), &mut terms).await;
             assert!(matches!(end, End::TimedOut(_)), "{end:?}");

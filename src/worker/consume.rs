@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::control::Control;
+use super::events::Heart;
 use super::executor::Executor;
 use super::join::Joining;
 use super::reaper::Reaper;
@@ -30,13 +31,16 @@ pub(super) struct Consuming {
     pub(super) control: Control,
     /// Looks after the broker's dead letters.
     pub(super) reaper: Reaper,
+    /// Tells that the worker is there.
+    pub(super) heart: Heart,
     pub(super) crew: Arc<Crew>,
 }
 
 impl Consuming {
     /// Consumes until told to stop, or until the connection is lost for good.
     pub(super) async fn run(self) -> Result<Stopped, Error> {
-        let Self { connection, mut deliveries, handle, mut joining, reaper, control, crew } = self;
+        let Self { connection, mut deliveries, handle, mut joining, reaper, .. } = self;
+        let (control, heart, crew) = (self.control, self.heart, self.crew);
         let cold = crew.stop.cold.clone();
         // Jobs wait for it, however this ends.
         let _away = crew.stop.away.clone().drop_guard();
@@ -111,6 +115,7 @@ impl Consuming {
         if let Some(joining) = joining.filter(|_| stopped == Stopped::Warm) {
             joining.stop().await;
         }
+        heart.stop(&crew).await;
         crew.client.close().await;
         Ok(stopped)
     }

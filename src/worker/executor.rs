@@ -83,6 +83,7 @@ impl Executor {
             self.finish(Finished { unsettled: job.unsettled, ending }).await;
             return;
         }
+        crew.events.received(&job.unsettled.request);
         let entry = crew.active.enter(&job.unsettled.request);
         let begin = match admission(&job) {
             Admission::Delay { .. } => {
@@ -185,6 +186,7 @@ impl Lanes {
             return stopped(job.unsettled, &why);
         }
         self.crew.tally.count(&job.unsettled.request.task);
+        self.crew.events.started(&job.unsettled.request);
         if acks_early(&job, &self.crew)
             && let Some(token) = job.unsettled.token.take()
         {
@@ -340,6 +342,7 @@ impl Lanes {
             None => acked_early(outcome),
         };
         journal::ended(&unsettled.request, &outcome, started.elapsed());
+        unsettled.facts.runtime = Some(started.elapsed());
         unsettled.children = calls.take_children();
         if let Some(sequel) = &mut unsettled.sequel {
             sequel.added = calls.take_added();

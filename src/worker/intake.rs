@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::dead_letter::Reason;
+use super::events::Facts;
 use super::follow::chained;
 use super::gather;
 use super::original::Original;
@@ -42,7 +43,8 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>
     let decoded = TaskMessage::take(&mut message.properties, &message.body, &crew.limits);
     let unsettled = |request, original, sequel| {
         let (request, token, children) = (Arc::new(request), Some(token), Vec::new());
-        Box::new(Unsettled { request, original, token, sequel, children, entry: None })
+        let (entry, facts) = (None, Facts::default());
+        Box::new(Unsettled { request, original, token, sequel, children, entry, facts })
     };
     let (mut task_message, remains) = match decoded {
         Ok(decoded) => decoded,

@@ -24,6 +24,7 @@ mod downfall;
 mod effect;
 mod errback;
 mod error;
+mod events;
 mod executor;
 mod follow;
 mod gather;

@@ -16,10 +16,13 @@ use super::unsettled::{Ending, Finished, Unsettled};
 use crate::task::Outcome;
 
 /// The end of a job that was cancelled, before it ran or while it did.
-pub(super) fn stopped(unsettled: Box<Unsettled>, why: &Cancel) -> Option<Finished> {
+pub(super) fn stopped(mut unsettled: Box<Unsettled>, why: &Cancel) -> Option<Finished> {
     let reason = match why {
         Cancel::Revoked { terminate: false, .. } => "revoked",
-        Cancel::Revoked { terminate: true, .. } => "terminated",
+        Cancel::Revoked { terminate: true, signal } => {
+            unsettled.facts.signal.clone_from(signal);
+            "terminated"
+        }
         Cancel::ConnectionLost => return goes_back(unsettled, "its connection was lost"),
     };
     let outcome = Outcome::Revoked { reason: reason.into() };

@@ -77,7 +77,7 @@ impl Open {
 /// Lists what must happen after a request ended, and adds the first of it to `round`.
 pub(super) fn begin(finished: Finished, scribe: &Scribe<'_>, round: &mut Vec<Effect>) -> Open {
     let Finished { unsettled, ending } = finished;
-    let Unsettled { request, original, token, sequel, children, entry } = *unsettled;
+    let Unsettled { request, original, token, sequel, children, entry, facts: _ } = *unsettled;
     let before = round.len();
     let goes_on = ending.goes_on();
     let let_go = gather::let_go(&request, &ending);

@@ -188,6 +188,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::active::Call;
+    use super::super::events::Facts;
     use super::super::original::Original;
     use super::*;
     use crate::protocol::{Map, Message};
@@ -239,6 +240,7 @@ mod tests {
             sequel: None,
             children: Vec::new(),
             entry: None,
+            facts: Facts::default(),
         }
     }
 

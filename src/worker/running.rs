@@ -10,6 +10,7 @@ use super::Error;
 use super::active::Active;
 use super::autoscale::Autoscale;
 use super::delay::Hold;
+use super::events::Events;
 use super::gather;
 #[cfg(unix)]
 use super::isolate;
@@ -82,6 +83,8 @@ pub(super) struct Crew {
     pub(super) revoked: Revoked,
     /// How many calls were started.
     pub(super) tally: Tally,
+    /// What monitors are told.
+    pub(super) events: Events,
     /// Jobs that wait here for their date.
     pub(super) hold: Hold,
     /// How many calls run in the whole fleet.

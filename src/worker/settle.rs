@@ -102,6 +102,7 @@ fn begin(ended: &mut Vec<Finished>, crew: &Crew) -> Due {
     let (open, round) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
     let (mut due, scribe) = (Due { open, round }, Scribe::of(crew));
     for ended in ended.drain(..).filter(|ended| !ended.is_void()) {
+        crew.events.ended(&ended);
         let before = due.round.len();
         let it = plan::begin(ended, &scribe, &mut due.round);
         if it.trail == Trail::GoesOn && !goes_on(&it, crew) {
@@ -238,6 +239,9 @@ async fn publish(due: Due, crew: &Crew) -> Sent {
         if let Some(topology) = parked::needed_by(&effect.publish, kind) {
             declare(&topology, crew).await;
         }
+    }
+    for effect in round.iter().filter(|effect| effect.kind == Kind::Step && effect.is_new()) {
+        crew.client.tell_sent(crew.client.sent_event(&effect.publish));
     }
     let publishes = round.iter().map(|effect: &Effect| Arc::clone(&effect.publish)).collect();
     let burst = crew.client.publisher().hand_over::<Arc<Publish>>(publishes).await;

@@ -20,6 +20,11 @@ impl Tally {
         }
     }
 
+    /// All calls.
+    pub(super) fn total(&self) -> u64 {
+        self.0.values().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// The tasks that were called, by name.
     pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
         let counts = self.0.iter().map(|(name, count)| (*name, count.load(Ordering::Relaxed)));
@@ -38,5 +43,6 @@ mod tests {
         let tally = Tally::new(["a", "b", "c"]);
         ["b", "a", "b", "unknown"].into_iter().for_each(|task| tally.count(task));
         assert_eq!(tally.counts(), [("a", 1), ("b", 2)]);
+        assert_eq!(tally.total(), 3);
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::active::Entry;
 use super::dead_letter::Reason;
+use super::events::Facts;
 use super::original::Original;
 use super::sequel::Sequel;
 use crate::amqp::SettleToken;
@@ -27,6 +28,8 @@ pub(super) struct Unsettled {
     pub(super) children: Vec<Value>,
     /// Its place in the register of jobs, once it is one.
     pub(super) entry: Option<Entry>,
+    /// What only events tell of it.
+    pub(super) facts: Facts,
 }
 
 /// A delivery that needs nothing more but to be settled.

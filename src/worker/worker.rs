@@ -9,6 +9,7 @@ use super::binder::Binder;
 use super::consume::Consuming;
 use super::control::Control;
 use super::delay::Hold;
+use super::events::{Events, Heart};
 use super::gather;
 #[cfg(unix)]
 use super::isolate;
@@ -176,6 +177,7 @@ impl Worker {
             recent: Recent::new(),
             hold: Hold::new(info.prefetch),
             pulse: Pulse::new(&config),
+            events: Events::new(&client, &info.hostname),
             info,
             client,
             registry,
@@ -277,8 +279,17 @@ async fn begin(
     let binder = Binder::start(&crew, &handle);
     let crew_of = Arc::clone(&crew);
     let control = Control::open(&crew, &handle, &connection, revocations, binder).await;
-    let consuming =
-        Consuming { connection, deliveries, handle, joining, reaper, control, crew: crew_of };
+    let heart = Heart::start(&crew);
+    let consuming = Consuming {
+        connection,
+        deliveries,
+        handle,
+        joining,
+        reaper,
+        control,
+        heart,
+        crew: crew_of,
+    };
     Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })
 }
 

@@ -14,6 +14,7 @@ mod control;
 mod dates;
 mod dead_letters;
 mod delays;
+mod events;
 mod failover;
 mod failures;
 #[path = "../canvas/fallible.rs"]

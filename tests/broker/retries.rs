@@ -13,7 +13,7 @@ use crate::tasks::{add, multiply, on_failure_id, sum};
 
 /// Fails until it was retried twice, and gives its argument then.
 #[task(name = "tests.flaky", max_retries = 2, retry_delay = "100ms")]
-async fn flaky(cx: Context, value: i64, probe: State<Probe>) -> TaskResult<i64> {
+pub(crate) async fn flaky(cx: Context, value: i64, probe: State<Probe>) -> TaskResult<i64> {
     probe.record(format!("try {}", cx.retries()));
     if cx.retries() < 2 { Err(TaskError::new(format!("try {}", cx.retries()))) } else { Ok(value) }
 }

@@ -90,6 +90,10 @@ impl ConfigBuilder {
         worker_revokes_max: usize;
         worker_revoke_expires: Duration;
         control_exchange: String;
+        worker_send_task_events: bool;
+        task_send_sent_event: bool;
+        worker_heartbeat_interval: Option<Duration>;
+        event_exchange: String;
         worker_processes: Option<usize>;
         worker_max_tasks_per_child: Option<usize>;
         worker_max_memory_per_child: Option<usize>;

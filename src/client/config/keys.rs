@@ -38,6 +38,7 @@ pub(super) const KEYS: &[Key] = keys! {
     worker_cancel_long_running_tasks_on_connection_loss worker_consumer_priority
     worker_liveness_timeout worker_recovery_limit
     worker_enable_remote_control worker_revokes_max worker_revoke_expires control_exchange
+    worker_send_task_events task_send_sent_event worker_heartbeat_interval event_exchange
     worker_processes worker_max_tasks_per_child worker_max_memory_per_child
     worker_soft_shutdown_timeout
     worker_delivery_limit
@@ -56,6 +57,7 @@ const NOT_CELERIAC: &[(&str, &str)] = &[
     ("worker_pool", "async and blocking tasks have their slots side by side in every worker"),
     ("task_default_delivery_mode", "messages of tasks are always persistent"),
     ("task_publish_retry", "what the broker did not confirm is always sent again"),
+    ("event_serializer", "events are always JSON, which every monitor reads"),
     ("imports", "tasks are found by linking them in"),
     ("include", "tasks are found by linking them in"),
 ];

@@ -199,6 +199,18 @@ pub struct Config {
     /// What the exchanges of remote control are called, before `.pidbox`. Default: `celery`.
     pub control_exchange: String,
 
+    // Events.
+    /// Whether workers send the events of tasks from the start; else until they are asked for with
+    /// the command `enable_events`. Default: false.
+    pub worker_send_task_events: bool,
+    /// Whether `task-sent` events are sent for calls. Default: false.
+    pub task_send_sent_event: bool,
+    /// How often a worker tells that it is there, with events of its own; `false` is never, as
+    /// Celery's `--without-heartbeat`. Default: 2 s.
+    pub worker_heartbeat_interval: Option<Duration>,
+    /// The exchange of events. Default: `celeryev`.
+    pub event_exchange: String,
+
     // Chords; `docs/chords.md` tells what the numbers are for.
     /// After how long a chord is given up whose parts do not all end. Default: 1 day.
     pub chord_expires: Duration,
@@ -304,6 +316,10 @@ impl Default for Config {
             worker_revokes_max: 50_000,
             worker_revoke_expires: Duration::from_secs(7 * 24 * 60 * 60),
             control_exchange: "celery".to_owned(),
+            worker_send_task_events: false,
+            task_send_sent_event: false,
+            worker_heartbeat_interval: Some(Duration::from_secs(2)),
+            event_exchange: "celeryev".to_owned(),
             worker_prefetch_multiplier: 4,
             worker_cancel_long_running_tasks_on_connection_loss: false,
             worker_consumer_priority: None,

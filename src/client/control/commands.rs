@@ -45,6 +45,10 @@ impl Control {
         report
         /// The logical clock.
         clock
+        /// Send events of tasks from now on; see [`Client::events`](crate::Client::events).
+        enable_events
+        /// Send none any more. Workers that run with `--task-events` do all the same.
+        disable_events
     }
 
     /// Names of the tasks, with those of their attributes that are asked for.

@@ -30,8 +30,10 @@ fn silent(arguments: &Arguments<'_>, bridge: &Bridge) -> Option<Option<Value>> {
         }
         // Who takes part in elections is for gossip to say, which we have none of.
         "election" => Some(None),
-        // Heartbeats are events, and go out by themselves.
-        "heartbeat" => Some(Some(Value::Null)),
+        "heartbeat" => {
+            bridge.crew.events.answer();
+            Some(Some(Value::Null))
+        }
         _ => None,
     }
 }
@@ -71,11 +73,8 @@ async fn change(arguments: &Arguments<'_>, request: &Request, bridge: &Bridge) -
         "pool_restart" => Err(Fault::exception("ValueError", "Pool restarts not enabled")),
         "add_consumer" => steer::add_consumer(arguments, bridge).await,
         "cancel_consumer" => steer::cancel_consumer(arguments, bridge).await,
-        "enable_events" => {
-            arguments.none()?;
-            Err(Fault::new("this worker sends no events"))
-        }
-        "disable_events" => arguments.none().map(|()| Reply::ok("task events already disabled")),
+        "enable_events" => steer::enable_events(arguments, bridge),
+        "disable_events" => steer::disable_events(arguments, bridge),
         unknown => Err(Fault::exception("KeyError", &excerpt(unknown))),
     }
 }

@@ -48,6 +48,9 @@ fn working(config: &Config, conf: &mut Map) {
     conf.push("worker_prefetch_multiplier", config.worker_prefetch_multiplier);
     conf.push("worker_enable_remote_control", config.worker_enable_remote_control);
     conf.push("control_exchange", config.control_exchange.as_str());
+    conf.push("worker_send_task_events", config.worker_send_task_events);
+    conf.push("task_send_sent_event", config.task_send_sent_event);
+    conf.push("event_exchange", config.event_exchange.as_str());
     conf.push("timezone", config.timezone.iana_name().unwrap_or("UTC"));
     conf.push("enable_utc", true);
 }

@@ -16,7 +16,7 @@ const LISTED_MAX: usize = 10_000;
 const ATTRIBUTES: [&str; 3] = ["exchange", "routing_key", "rate_limit"];
 
 pub(super) fn clock(bridge: &Bridge) -> Result<Value, Fault> {
-    Ok(Value::Map(Map::from_iter([("clock", bridge.clock.now())])))
+    Ok(Value::Map(Map::from_iter([("clock", bridge.clock().now())])))
 }
 
 /// What runs.
@@ -170,7 +170,7 @@ pub(super) fn hello(arguments: &Arguments<'_>, bridge: &Bridge) -> Result<Value,
     }
     let mut reply = Map::with_capacity(2);
     reply.push("revoked", texts(bridge.crew.revoked.task_ids()));
-    reply.push("clock", bridge.clock.tick());
+    reply.push("clock", bridge.clock().tick());
     Ok(Value::Map(reply))
 }
 

@@ -107,7 +107,7 @@ async fn take(delivery: Delivery, bridge: &Arc<Bridge>, replies: &Publisher) {
     delivery.token.ack();
     let message = delivery.message;
     if let Some(clock) = message.header("clock").and_then(Value::as_i64) {
-        bridge.clock.adjust(clock);
+        bridge.clock().adjust(clock);
     }
     let (request, serializer) = match Request::decode(&message) {
         Ok(read) => read,
@@ -156,7 +156,7 @@ async fn answer(
     let Some(reply_to) = request.reply_to else { return };
     let hostname = bridge.crew.info.hostname.as_str();
     let reply = |value| Reply::of(hostname, request.ticket.clone(), value);
-    let clock = bridge.clock.tick();
+    let clock = bridge.clock().tick();
     let encoded = reply(value).encode(serializer, clock).or_else(|error| {
         reply(Reply::exception("EncodeError", &error.to_string())).encode(serializer, clock)
     });

@@ -17,7 +17,6 @@ mod stats;
 mod steer;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +26,7 @@ use super::binder::Binder;
 use super::revocations::Revocations;
 use super::running::{Crew, Stopped};
 use crate::amqp::{Connection, ConsumerHandle};
+use crate::clock::Clock;
 
 /// The mailbox and the stream of revocations of one worker.
 #[derive(Debug)]
@@ -55,7 +55,6 @@ impl Control {
             revocations: Arc::clone(&revocations),
             binder,
             started: Instant::now(),
-            clock: Clock::default(),
             bound: Mutex::default(),
         };
         let mailbox = Some(Mailbox::open(bridge).await);
@@ -88,7 +87,6 @@ pub(super) struct Bridge {
     /// Binds queues that were added to the delay queues.
     pub(super) binder: Binder,
     started: Instant,
-    clock: Clock,
     /// How queues that were added are bound, by name.
     bound: Mutex<HashMap<String, Bound>>,
 }
@@ -102,31 +100,11 @@ struct Bound {
 }
 
 impl Bridge {
+    fn clock(&self) -> &Clock {
+        self.crew.client.clock()
+    }
+
     fn bound(&self) -> MutexGuard<'_, HashMap<String, Bound>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Lamport's clock, which Celery's programs carry in their messages.
-#[derive(Debug, Default)]
-struct Clock(AtomicI64);
-
-impl Clock {
-    /// Takes the clock of a message into account.
-    fn adjust(&self, other: i64) {
-        // A clock that has nearly run out would be the end of ours.
-        if other < i64::MAX / 2 {
-            self.0.fetch_max(other, Ordering::Relaxed);
-        }
-        self.tick();
-    }
-
-    /// The time of the next event.
-    fn tick(&self) -> i64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn now(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn stats(bridge: &Bridge) -> Result<Value, Fault> {
     let total: Map = bridge.crew.tally.counts().into_iter().collect();
     stats.push("total", total);
     stats.push("pid", std::process::id());
-    stats.push("clock", bridge.clock.now().to_string());
+    stats.push("clock", bridge.clock().now().to_string());
     stats.push("uptime", bridge.started.elapsed().as_secs());
     stats.push("pool", pool(bridge));
     if let Some(bounds) = bridge.crew.autoscale.bounds() {
@@ -23,6 +23,8 @@ pub(super) fn stats(bridge: &Bridge) -> Result<Value, Fault> {
     }
     stats.push("broker", broker(bridge));
     stats.push("prefetch_count", steer::prefetch(bridge).all);
+    let (sent, dropped) = bridge.crew.events.counts();
+    stats.push("events", Map::from_iter([("sent", sent), ("dropped", dropped)]));
     stats.push("rusage", usage().map_or_else(|| Value::from("N/A"), Value::Map));
     Ok(Value::Map(stats))
 }

@@ -25,6 +25,26 @@ pub(super) fn shutdown(bridge: &Bridge) {
     WorkerHandle(bridge.crew.stop.clone()).shutdown();
 }
 
+/// `enable_events()`: monitors send it again and again.
+pub(super) fn enable_events(arguments: &Arguments<'_>, bridge: &Bridge) -> Result<Value, Fault> {
+    arguments.none()?;
+    if !bridge.crew.events.enable() {
+        return Ok(Reply::ok("task events already enabled"));
+    }
+    info!("events of tasks are sent, by remote control");
+    Ok(Reply::ok("task events enabled"))
+}
+
+/// `disable_events()`. As in Celery, a worker that was started with them keeps sending.
+pub(super) fn disable_events(arguments: &Arguments<'_>, bridge: &Bridge) -> Result<Value, Fault> {
+    arguments.none()?;
+    if !bridge.crew.events.disable() {
+        return Ok(Reply::ok("task events already disabled"));
+    }
+    info!("events of tasks are sent no more, by remote control");
+    Ok(Reply::ok("task events disabled"))
+}
+
 /// `rate_limit(task_name, rate_limit)`.
 pub(super) fn rate_limit(arguments: &Arguments<'_>, bridge: &Bridge) -> Result<Value, Fault> {
     let name = arguments.text("task_name")?;

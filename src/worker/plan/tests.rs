@@ -1,5 +1,6 @@
 //! Every end of a request, and what must be published for it.
 
+use super::super::events::Facts;
 use super::*;
 use crate::TaskError;
 use crate::amqp::topology;
@@ -87,6 +88,7 @@ fn unsettled(request: Request, sequel: Sequel) -> Box<Unsettled> {
         sequel: Some(Box::new(sequel)),
         children: Vec::new(),
         entry: None,
+        facts: Facts::default(),
     })
 }
 
@@ -190,6 +192,7 @@ fn every_end_is_reported_and_parked_as_it_must_be() {
                 sequel: None,
                 children: Vec::new(),
                 entry: None,
+                facts: Facts::default(),
             }),
             ending: Ending::Ended(outcome),
         };

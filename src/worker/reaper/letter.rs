@@ -13,6 +13,7 @@ use crate::protocol::dead::{self, Death};
 use crate::protocol::{Exception, Map, TaskMessage, Value};
 use crate::task::{DeliveryInfo, Outcome, Request};
 use crate::worker::dead_letter::Reason;
+use crate::worker::events::Facts;
 use crate::worker::gather;
 use crate::worker::intake;
 use crate::worker::journal;
@@ -127,7 +128,8 @@ fn finished(
     ending: Ending,
 ) -> Box<Finished> {
     let (request, token, children) = (Arc::new(request), Some(token), Vec::new());
-    let unsettled = Unsettled { request, original, token, sequel, children, entry: None };
+    let (entry, facts) = (None, Facts::default());
+    let unsettled = Unsettled { request, original, token, sequel, children, entry, facts };
     Box::new(Finished { unsettled: Box::new(unsettled), ending })
 }
 
