@@ -11,6 +11,7 @@ use crate::control_args::{
     CONTROL_MORE, ControlArgs, INSPECT_MORE, InspectArgs, REVOKE_MORE, RevokeArgs,
 };
 use crate::dlq::{self, args::DlqCommand};
+use crate::events::{self, args::EventsArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -51,6 +52,9 @@ Examples:
   What do the workers do, and away with a task:
       celeriac inspect active
       celeriac revoke 8f3c1b1e-3a0c-4f3c-9c0a-0d7a1c8f5e21
+
+  What happens just now:
+      celeriac events --enable
 
   What could not be run, and another try for it:
       celeriac dlq list
@@ -185,6 +189,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DlqCommand,
     },
+    /// Show what workers and clients tell, as it happens.
+    #[command(after_long_help = events::args::MORE)]
+    Events(EventsArgs),
     /// Ask the broker for an answer and measure how long it takes.
     Ping,
     /// Write a completion script for a shell.

@@ -165,9 +165,9 @@ pub(crate) enum ControlCommand {
         #[arg(required = true)]
         stamps: Vec<String>,
     },
-    /// Send events from now on; celeriac's workers send none, and say so.
+    /// Send the events of tasks from now on; see also: celeriac events.
     EnableEvents,
-    /// Send no events any more.
+    /// Send the events of tasks no more.
     DisableEvents,
     /// Send a heartbeat event now.
     Heartbeat,

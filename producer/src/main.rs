@@ -12,6 +12,7 @@ mod connect;
 mod control;
 mod control_args;
 mod dlq;
+mod events;
 mod exit;
 mod graph;
 mod input;
@@ -75,6 +76,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Chord(args) => apply::chord(&cli.common, args).await,
             Command::Run(args) => apply::file(&cli.common, args).await,
             Command::Dlq { command } => dlq::run(&cli.common, command).await,
+            Command::Events(args) => events::run(&cli.common, args).await,
             Command::Ping => ping::run(&cli.common).await,
             Command::Control(args) => control::control(&cli.common, args).await,
             Command::Inspect(args) => control::inspect(&cli.common, args).await,

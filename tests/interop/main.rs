@@ -7,6 +7,7 @@ mod canvas_tasks;
 mod control;
 mod delays;
 mod errbacks;
+mod events;
 mod mixed;
 mod python_client;
 mod python_worker;
@@ -55,7 +56,12 @@ impl Setup {
 
     /// A Python command that knows the broker, the queue and the serializer.
     fn python(&self, arguments: &[&str]) -> Command {
-        let python = Python::ensure().expect("Python with Celery");
+        self.python_with(&[], arguments)
+    }
+
+    /// The same with what further requirements files name.
+    fn python_with(&self, requirements: &[&str], arguments: &[&str]) -> Command {
+        let python = Python::with(requirements).expect("Python with Celery");
         let mut command = Command::new(python.interpreter());
         command
             .args(arguments)

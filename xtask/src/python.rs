@@ -17,6 +17,9 @@ pub const BENCH_REQUIREMENTS: &str = "benches/requirements.txt";
 /// What the comparison of chords needs beyond Celery.
 pub const CHORDS_REQUIREMENTS: &str = "benches/chords-requirements.txt";
 
+/// Flower, the monitor with which the tests look at workers.
+pub const FLOWER_REQUIREMENTS: &str = "tests/interop/flower-requirements.txt";
+
 const BASE: &str = "tests/interop/requirements.txt";
 
 /// A ready virtual environment.

@@ -7,6 +7,7 @@ mod calls;
 mod control;
 mod dlq;
 mod endurance;
+mod events;
 mod run;
 mod setup;
 mod unique;

@@ -177,7 +177,8 @@ impl Sending {
             return false;
         }
         if self.failures == 0 && !error.is_connection() {
-            warn!(%error, exchange = self.writer.exchange, "events cannot be sent, and are dropped");
+            let exchange = &*self.writer.exchange;
+            warn!(%error, exchange, "events cannot be sent, and are dropped");
         }
         let pause = RETRY.delay(self.failures);
         self.failures = self.failures.saturating_add(1);

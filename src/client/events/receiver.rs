@@ -24,7 +24,8 @@ const QUEUE_MAX: usize = 1024;
 /// The events of all workers and clients, from now on; a stream, too.
 ///
 /// Whoever takes them too slowly loses some: the broker drops what has waited for a minute, and the
-/// oldest of more than 10,000 messages. The end comes when the client's connection is closed or given up.
+/// oldest of more than 10,000 messages. The end comes when the client's connection is closed, or
+/// given up.
 ///
 /// ```no_run
 /// # async fn example(client: celeriac::Client) -> Result<(), Box<dyn std::error::Error>> {

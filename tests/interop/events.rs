@@ -1,0 +1,106 @@
+//! Events: Celery's monitor (`events.py`) and Flower (`flower_checks.py`) look at our worker, and
+//! our monitor looks at Celery's worker.
+
+use std::process::Command;
+
+use celeriac::protocol::Serializer;
+use celeriac::protocol::event::{Event, EventKind};
+use celeriac::worker::Stopped;
+use celeriac::{App, Client, Signature, Value, Worker};
+use xtask::process::Spawned;
+use xtask::python::FLOWER_REQUIREMENTS;
+
+use crate::{CELERYS, OURS, PATIENCE, Setup};
+
+/// Lets a Python program look at a worker of ours, which it shuts down at last.
+async fn looked_at(setup: &Setup, mut command: Command) {
+    let worker = Worker::new(App::new(setup.config())).hostname("rust@host");
+    let worker = worker.start().await.expect("worker starts");
+    let mut program = Spawned::start(&mut command).expect("Python starts");
+    let ended = tokio::task::spawn_blocking(move || {
+        let status = program.wait(4 * PATIENCE);
+        (status, program.lines())
+    });
+    let (status, lines) = ended.await.expect("the thread ends");
+    let status = status.unwrap_or_else(|error| panic!("{error}\n{}", lines.join("\n")));
+    assert!(status.success(), "{}", lines.join("\n"));
+    let stopped = tokio::time::timeout(PATIENCE, worker.wait()).await;
+    let stopped = stopped.expect("Python has told it to shut down").expect("worker stops");
+    assert_eq!(stopped, Stopped::Warm);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn celery_follows_our_worker_and_its_tasks() {
+    let setup = Setup::new(OURS, Serializer::Json);
+    looked_at(&setup, setup.python(&["events.py"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn celery_follows_our_worker_on_a_queue_of_celery() {
+    let setup = Setup::new(CELERYS, Serializer::Msgpack);
+    looked_at(&setup, setup.python(&["events.py"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flower_shows_our_worker_and_steers_it() {
+    let setup = Setup::new(OURS, Serializer::Json);
+    looked_at(&setup, setup.python_with(&[FLOWER_REQUIREMENTS], &["flower_checks.py"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_follow_a_python_worker_and_its_tasks() {
+    let setup = Setup::new(CELERYS, Serializer::Json);
+    let mut config = setup.config();
+    config.task_send_sent_event = true;
+    let client = Client::connect(config).await.expect("client connects");
+    let mut events = client.events().await.expect("we may listen");
+    let mut command = setup.python(&["-m", "celery", "-A", "proj", "worker", "-c", "1"]);
+    command.args(["-l", "info", "-Q", CELERYS, "-n", "python@host", "--pool", "prefork"]);
+    let mut worker = Spawned::start(&mut command).expect("the Python worker starts");
+    worker.wait_for_line(" ready.", PATIENCE).expect("the Python worker is ready");
+    let control = client.control().timeout(PATIENCE).limit(1);
+    let reply = control.enable_events().await.expect("sent").remove(0);
+    assert_eq!(reply.ok().and_then(Value::as_str), Some("task events enabled"));
+    let result = client.send(Signature::<Value>::new("py.flaky").arg(7)).await.expect("sent");
+    result.get(PATIENCE).await.expect("a result");
+    client.control().shutdown().await.expect("sent");
+    let mut seen: Vec<Event> = Vec::new();
+    while seen.last().is_none_or(|event| event.name() != "worker-offline") {
+        let next = tokio::time::timeout(PATIENCE, events.next()).await;
+        seen.extend(next.expect("in time"));
+    }
+    assert!(worker.wait(PATIENCE).expect("it shuts down").success());
+    let names = |own: &dyn Fn(&Event) -> bool| -> Vec<String> {
+        seen.iter().filter(|event| own(event)).map(|event| event.name().to_owned()).collect()
+    };
+    let mut of_task = names(&|it| it.kind.uuid() == Some(result.id()) && it.name() != "task-sent");
+    // A retry may come back before Celery has told of it.
+    of_task.sort();
+    let counts = [(3, "task-received"), (2, "task-retried"), (3, "task-started")];
+    let expected = counts.iter().flat_map(|(count, name)| vec![*name; *count]);
+    let expected: Vec<_> = expected.chain(["task-succeeded"]).collect();
+    assert_eq!(of_task, expected);
+    let sent = names(&|it| it.name() == "task-sent");
+    assert_eq!(sent.len(), 1, "Python has not been told to send any");
+    let of_worker = names(&|it| it.hostname == "python@host" && !it.kind.is_of_task());
+    assert!(of_worker.contains(&"worker-online".to_owned()), "{of_worker:?}");
+    let kinds = seen.iter().map(|event| &event.kind);
+    for kind in kinds {
+        match kind {
+            EventKind::WorkerOnline(facts) | EventKind::WorkerOffline(facts) => {
+                assert_eq!(facts.sw_ident.as_deref(), Some("py-celery"));
+                assert!(facts.active.is_some() && facts.loadavg.is_some());
+            }
+            EventKind::TaskRetried { exception, .. } => {
+                let exception = exception.as_deref().unwrap_or_default();
+                assert!(exception.starts_with("ConnectionError('try "), "{exception}");
+            }
+            EventKind::TaskSucceeded { result, runtime, .. } => {
+                assert_eq!(result.as_deref(), Some("7"));
+                assert!(runtime.is_some_and(|runtime| runtime >= 0.0));
+            }
+            _ => {}
+        }
+    }
+    client.close().await;
+}
