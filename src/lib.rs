@@ -34,6 +34,7 @@
 //! | call tasks | [`Client`], [`Signature`], [`AsyncResult`], [`blocking`] |
 //! | make workflows of them | [`chain`], [`group`], [`chord`], [`Workflow`], [`GroupResult`] |
 //! | revoke and steer | [`AsyncResult::revoke`], [`Client::control`] |
+//! | watch workers and tasks | [`Client::events`] |
 //! | run tasks | [`Worker`], and `cli` (feature `cli`) for a command line |
 //! | set it up | [`App`], [`Config`] |
 //! | keep processes running | `supervisor` (on Unix) |

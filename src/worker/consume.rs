@@ -115,10 +115,15 @@ impl Consuming {
         if let Some(joining) = joining.filter(|_| stopped == Stopped::Warm) {
             joining.stop().await;
         }
-        heart.stop(&crew).await;
-        crew.client.close().await;
+        leave(heart, &crew).await;
         Ok(stopped)
     }
+}
+
+/// Tells those who look on that the worker stops, and closes its last connection.
+async fn leave(heart: Heart, crew: &Crew) {
+    heart.stop(crew).await;
+    crew.client.close().await;
 }
 
 /// Stops warmly, unless it is to be cold after all: a dead letter takes as long as its errbacks and

@@ -341,8 +341,9 @@ impl Lanes {
             Some(_) => outcome,
             None => acked_early(outcome),
         };
-        journal::ended(&unsettled.request, &outcome, started.elapsed());
-        unsettled.facts.runtime = Some(started.elapsed());
+        let runtime = started.elapsed();
+        journal::ended(&unsettled.request, &outcome, runtime);
+        unsettled.facts.runtime = Some(runtime);
         unsettled.children = calls.take_children();
         if let Some(sequel) = &mut unsettled.sequel {
             sequel.added = calls.take_added();
