@@ -37,7 +37,8 @@ impl Emitter {
     ///
     /// # Errors
     /// [`PublishError::TooLarge`] and [`PublishError::Invalid`] for a message that can never be
-    /// sent; [`PublishError::Failed`] when the channel cannot be opened, or was lost.
+    /// sent; [`PublishError::Failed`] when the channel cannot be opened, or was lost. With
+    /// [`Error::ChannelClosed`] in it, the broker has refused a message before this one.
     pub(crate) async fn emit(&mut self, publish: &Publish) -> Result<(), PublishError> {
         let failed = |error: Error| PublishError::Failed(error.into());
         let Open { live, channel } = self.open().await.map_err(failed)?;
@@ -56,7 +57,9 @@ impl Emitter {
     async fn open(&mut self) -> Result<&Open, Error> {
         let is_usable = |open: &Open| open.live.is_up() && open.channel.status().connected();
         if !self.open.as_ref().is_some_and(is_usable) {
-            self.open = None;
+            if self.open.take().is_some_and(|open| open.live.is_up()) {
+                return Err(Error::ChannelClosed);
+            }
             self.connection.declare_for_now(&self.topology).await?;
             let live = self.connection.live(0).await?;
             let channel = live.answer(live.connection.create_channel()).await?;

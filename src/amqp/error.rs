@@ -60,6 +60,9 @@ pub enum Error {
     /// The broker has ended a consumer: its queue is gone, or has another leader.
     #[error("the broker cancelled the consumer")]
     Cancelled,
+    /// The broker has closed a channel without confirms over a message, and nobody heard why.
+    #[error("the broker closed the channel: the exchange is gone, or not ours to write to")]
+    ChannelClosed,
     /// The broker left a request without an answer, so the connection counts as lost.
     #[error("the broker has not answered within {after:?}")]
     Silent {
@@ -111,6 +114,7 @@ impl Error {
             Self::NoUrl
             | Self::Tls { .. }
             | Self::Cancelled
+            | Self::ChannelClosed
             | Self::GivenUp { .. }
             | Self::NameTooLong { .. }
             | Self::Closed => false,
@@ -130,7 +134,8 @@ impl Error {
             | Self::Refused { .. }
             | Self::Lost { .. }
             | Self::Silent { .. }
-            | Self::Cancelled => false,
+            | Self::Cancelled
+            | Self::ChannelClosed => false,
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Banner<'a> {
     pub(super) concurrency: usize,
     pub(super) blocking_slots: usize,
     pub(super) prefetch_multiplier: u32,
+    /// Whether events of tasks are sent without being asked for.
+    pub(super) task_events: bool,
     pub(super) queues: &'a [String],
     pub(super) tasks: &'a [&'static str],
 }
@@ -31,6 +33,7 @@ impl Banner<'_> {
             concurrency = self.concurrency,
             blocking_slots = self.blocking_slots,
             prefetch_multiplier = self.prefetch_multiplier,
+            task_events = self.task_events,
             queues = self.queues.join(", "),
             tasks = self.tasks.join(", "),
             "starting"
@@ -51,6 +54,8 @@ impl fmt::Display for Banner<'_> {
         let (slots, blocking) = (self.concurrency, self.blocking_slots);
         writeln!(f, " .> concurrency: {slots} async, {blocking} blocking")?;
         writeln!(f, " .> prefetch:    {} a slot", self.prefetch_multiplier)?;
+        let events = if self.task_events { "on" } else { "off until somebody asks (-E: on)" };
+        writeln!(f, " .> task events: {events}")?;
         writeln!(f, "\n [queues]")?;
         for queue in self.queues {
             writeln!(f, " .> {queue}")?;
@@ -77,6 +82,7 @@ mod tests {
             concurrency: 100,
             blocking_slots: 2,
             prefetch_multiplier: 4,
+            task_events: true,
             queues: &queues,
             tasks: &["add", "multiply"],
         };
@@ -87,6 +93,7 @@ mod tests {
             " .> processes:   4",
             " .> concurrency: 100 async, 2 blocking",
             " .> prefetch:    4 a slot",
+            " .> task events: on",
             " .> mail",
             " . multiply",
         ] {

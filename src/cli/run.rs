@@ -191,6 +191,7 @@ fn introduce(app: &App, args: &Args, hostname: &str) -> Result<(), Error> {
         concurrency: config.worker_concurrency,
         blocking_slots: config.worker_blocking_slots,
         prefetch_multiplier: config.worker_prefetch_multiplier,
+        task_events: config.worker_send_task_events,
         queues: if args.queues.is_empty() { &default_queue } else { &args.queues },
         tasks: &tasks,
     };

@@ -6,12 +6,14 @@ use std::time::Duration;
 use celeriac::client::Events;
 use celeriac::protocol::event::{Event, EventKind, WorkerFacts};
 use celeriac::protocol::{Expires, Map};
-use celeriac::{Client, Config, Signature};
+use celeriac::{Client, Config, Signature, Value, group};
+use serde_json::json;
+use xtask::TestVhost;
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
 use crate::control::ask;
 use crate::retries::flaky;
-use crate::tasks::{add, gives_back, hold, multiply, note, python_error, reject};
+use crate::tasks::{add, gives_back, hold, multiply, note, python_error, reject, sum};
 
 /// Heartbeats that nobody has to wait for.
 const OFTEN: Duration = Duration::from_millis(200);
@@ -204,6 +206,11 @@ async fn the_steps_of_a_workflow_are_told_by_the_worker_that_sends_them() {
         panic!("{seen:?}")
     };
     assert_eq!(sent.task.args.as_deref(), Some("(3, 5)"));
+    // The body of a chord is sent by its joiner.
+    let header = group([add::s(1, 2), add::s(3, 4)]);
+    let sum = bundle.client.apply(header | sum::partial()).await.unwrap();
+    let seen = until_all(&mut events, &[(sum.id(), 4)]).await;
+    assert_eq!(life(&seen, sum.id()), names);
     stop(worker).await;
 }
 
@@ -325,4 +332,34 @@ async fn tasks_go_on_without_their_events() {
     assert_eq!(result.get(PATIENCE).await.unwrap(), 2);
     until(&mut events, is("task-succeeded", result.id())).await;
     stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_may_not_tell_anything_works_all_the_same() {
+    let vhost = TestVhost::create("events-denied").unwrap();
+    let (name, url) = (vhost.name().to_owned(), vhost.url().to_owned());
+    let (_, address) = url.rsplit_once('@').unwrap();
+    let denied = "^(?!celeryev).*";
+    let permissions = json!({ "configure": denied, "write": denied, "read": ".*" });
+    let management = vhost.management();
+    management.put(&["users", &name], &json!({ "password": "secret", "tags": "" })).unwrap();
+    management.put(&["permissions", &name, &name], &permissions).unwrap();
+    let mine = format!("amqp://{name}:secret@{address}").parse().unwrap();
+    let bundle = Bundle::on(vhost, |config| {
+        talkative(config);
+        config.broker_url = vec![mine];
+    });
+    let bundle = bundle.await;
+    let worker = bundle.worker().await;
+    let calls = (0..50).map(|n: i64| note::s(n.to_string()));
+    for result in bundle.client.send_all(calls).await {
+        result.unwrap().get(PATIENCE).await.unwrap();
+    }
+    let stats = within(bundle.client.control().limit(1).stats()).await.unwrap().remove(0).value;
+    let told = stats.as_map().unwrap().get("events").unwrap().as_map().unwrap().clone();
+    assert_eq!(told.get("sent"), Some(&Value::Int(0)), "{told:?}");
+    assert!(within(bundle.client.events()).await.is_err(), "who listens is told");
+    stop(worker).await;
+    bundle.settled();
+    bundle.vhost.management().delete(&["users", &name]).unwrap();
 }

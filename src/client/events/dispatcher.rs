@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -28,6 +29,9 @@ const BURST_MAX: usize = 256;
 /// Until the channel is opened again after a failure.
 const RETRY: Backoff =
     Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(30), jitter: true };
+
+/// Failures that are further apart have nothing to do with each other.
+const LATELY: Duration = Duration::from_secs(120);
 
 /// What is left in the queue is sent within this time once the sender stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -67,6 +71,7 @@ impl Dispatcher {
             counts: Arc::clone(&counts),
             stop: stop.clone(),
             failures: 0,
+            failed: None,
         };
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
@@ -112,8 +117,10 @@ struct Sending {
     writer: Writer,
     counts: Arc<Counts>,
     stop: CancellationToken,
-    /// In a row.
+    /// How often sending has failed lately.
     failures: u32,
+    /// When that was last. A failure may show only after a message that seemed to be sent.
+    failed: Option<Instant>,
 }
 
 impl Sending {
@@ -164,7 +171,6 @@ impl Sending {
             }
         };
         let Err(failed) = failed else {
-            self.failures = 0;
             self.counts.sent.fetch_add(count, Ordering::Relaxed);
             return true;
         };
@@ -175,6 +181,9 @@ impl Sending {
         };
         if error.is_permanent() {
             return false;
+        }
+        if self.failed.replace(Instant::now()).is_none_or(|last| last.elapsed() > LATELY) {
+            self.failures = 0;
         }
         if self.failures == 0 && !error.is_connection() {
             let exchange = &*self.writer.exchange;

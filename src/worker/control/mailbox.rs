@@ -131,7 +131,9 @@ async fn take(delivery: Delivery, bridge: &Arc<Bridge>, replies: &Publisher) {
 /// The value of the answer; `None` for a command that is never answered.
 async fn run(request: &Request, bridge: &Arc<Bridge>) -> Option<Value> {
     let method = repr::value(&excerpt(&request.method).into());
-    if request.reply_to.is_none() {
+    // Monitors cast these every few seconds.
+    let is_routine = matches!(&*request.method, "enable_events" | "heartbeat");
+    if request.reply_to.is_none() && !is_routine {
         info!("remote control: {method}");
     } else {
         debug!("remote control: {method}");

@@ -192,6 +192,14 @@ impl<'a> Firings<'a> {
         None
     }
 
+    /// Tells monitors of a call that is sent, if they want to know.
+    pub(super) fn tell(&self, step: &Step) {
+        if step.effect.kind == Kind::Step {
+            let client = &self.shard.crew.client;
+            client.tell_sent(client.sent_event(&step.effect.publish));
+        }
+    }
+
     /// A step is confirmed.
     pub(super) fn confirmed(&mut self, step: Step) -> Progress {
         let Some(firing) = self.firings.get_mut(&step.chord) else { return Progress::Under };

@@ -234,6 +234,7 @@ impl Joined<'_> {
                     self.happened.push_back(Event::Confirmed { publish });
                 }
                 Some(Awaited::Step(step)) => {
+                    self.firings.tell(&step);
                     let done = self.firings.confirmed(step);
                     self.go_on(done);
                 }
