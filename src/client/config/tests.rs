@@ -102,6 +102,26 @@ fn a_file_can_set_everything_about_processes() {
 }
 
 #[test]
+fn a_file_can_set_everything_about_events() {
+    let config = Config::from_toml(
+        r#"
+        worker_send_task_events = true
+        task_send_sent_event = true
+        worker_heartbeat_interval = "5s"
+        event_exchange = "own.events"
+        "#,
+    );
+    let config = config.unwrap();
+    assert!(config.worker_send_task_events && config.task_send_sent_event);
+    assert_eq!(config.worker_heartbeat_interval, Some(Duration::from_secs(5)));
+    assert_eq!(config.event_exchange, "own.events");
+    let quiet = Config::from_toml("worker_heartbeat_interval = false").unwrap();
+    assert_eq!(quiet.worker_heartbeat_interval, None);
+    let yaml = Config::from_toml(r#"event_serializer = "yaml""#).unwrap_err();
+    assert!(yaml.to_string().contains("events are always JSON"), "{yaml}");
+}
+
+#[test]
 fn a_file_can_set_everything_about_chords() {
     let config = Config::from_toml(
         r#"
