@@ -1,12 +1,16 @@
 //! Events: Celery's monitor (`events.py`) and Flower (`flower_checks.py`) look at our worker, and
 //! our monitor looks at Celery's worker.
 
+use std::collections::HashMap;
 use std::process::Command;
+use std::time::Duration;
 
-use celeriac::protocol::Serializer;
+use celeriac::client::Events;
 use celeriac::protocol::event::{Event, EventKind};
+use celeriac::protocol::{Map, Serializer};
 use celeriac::worker::Stopped;
 use celeriac::{App, Client, Signature, Value, Worker};
+use jiff::Timestamp;
 use xtask::process::Spawned;
 use xtask::python::FLOWER_REQUIREMENTS;
 
@@ -103,4 +107,64 @@ async fn we_follow_a_python_worker_and_its_tasks() {
         }
     }
     client.close().await;
+}
+
+/// Python's own votes suffice as long as there are few workers of ours: two have four.
+const OURS_MANY: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_workers_elect_one_of_them_although_ours_are_there() {
+    let setup = Setup::new(CELERYS, Serializer::Json);
+    let mut config = setup.config();
+    config.task_default_queue = OURS.to_owned();
+    config.worker_heartbeat_interval = Some(Duration::from_millis(200));
+    let mut ours = Vec::new();
+    for number in 0..OURS_MANY {
+        let worker = Worker::new(App::new(config.clone())).hostname(format!("rust{number}@host"));
+        ours.push(worker.start().await.expect("worker starts"));
+    }
+    let client = Client::connect(setup.config()).await.expect("client connects");
+    let mut events = client.events().await.expect("we may listen");
+    let python = ["one@host", "two@host"].map(|name| {
+        let mut command = setup.python(&["-m", "celery", "-A", "proj", "worker", "-c", "1", "-E"]);
+        command.args(["-l", "info", "-Q", CELERYS, "-n", name, "--pool", "solo"]);
+        Spawned::start(&mut command).expect("the Python worker starts")
+    });
+    for worker in &python {
+        worker.wait_for_line(" ready.", PATIENCE).expect("the Python worker is ready");
+    }
+    // Python must have heard of each worker twice, or it would not wait for its vote.
+    let ready = Timestamp::now().as_second() as f64 + 1.0;
+    let mut beats: HashMap<String, usize> = HashMap::new();
+    while beats.values().filter(|count| **count > 1).count() < OURS_MANY + python.len() {
+        let event = next(&mut events).await;
+        if event.name() == "worker-heartbeat" && event.timestamp > ready {
+            *beats.entry(event.hostname).or_default() += 1;
+        }
+    }
+    let mut action = Map::from_iter([("task", Value::from("py.add"))]);
+    action.push("args", Value::Array(vec![1.into(), 2.into()]));
+    action.push("kwargs", Map::new());
+    action.push("options", Map::new());
+    let mut arguments = Map::from_iter([("id", "vote"), ("topic", "task")]);
+    arguments.push("action", action);
+    client.control().cast("election", arguments).await.expect("sent");
+    let is_done = |event: &Event| match event.kind.task() {
+        Some(task) => task.name.as_deref() == Some("py.add"),
+        None => false,
+    };
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let elected = async { while !is_done(&next(&mut events).await) {} };
+    let elected = tokio::time::timeout_at(deadline, elected).await;
+    assert!(elected.is_ok(), "{:?}", python.map(|worker| worker.lines()));
+    client.close().await;
+    for worker in ours {
+        worker.handle().shutdown();
+        worker.wait().await.expect("worker stops");
+    }
+}
+
+async fn next(events: &mut Events) -> Event {
+    let next = tokio::time::timeout(PATIENCE, events.next()).await;
+    next.expect("in time").expect("the connection is there")
 }

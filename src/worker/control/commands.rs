@@ -28,8 +28,10 @@ fn silent(arguments: &Arguments<'_>, bridge: &Bridge) -> Option<Option<Value>> {
             steer::shutdown(bridge);
             Some(None)
         }
-        // Who takes part in elections is for gossip to say, which we have none of.
-        "election" => Some(None),
+        "election" => {
+            steer::election(arguments, bridge);
+            Some(None)
+        }
         "heartbeat" => {
             bridge.crew.events.answer();
             Some(Some(Value::Null))

@@ -10,6 +10,7 @@ use crate::protocol::control::Reply;
 use crate::task::RateLimit;
 use crate::worker::WorkerHandle;
 use crate::worker::autoscale::Bounds;
+use crate::worker::events::ballots;
 use crate::worker::limits::Limits;
 use crate::worker::prefetch::Prefetch;
 
@@ -23,6 +24,14 @@ const QUEUES_MAX: usize = 256;
 pub(super) fn shutdown(bridge: &Bridge) {
     info!("shutdown was asked for by remote control");
     WorkerHandle(bridge.crew.stop.clone()).shutdown();
+}
+
+/// `election(id, topic, action)`: Python's workers elect one of them, and wait until all workers
+/// that tell of themselves have agreed. We are no candidate, so agreeing is all there is to do.
+pub(super) fn election(arguments: &Arguments<'_>, bridge: &Bridge) {
+    if let Ok(Some(id)) = arguments.optional_text("id") {
+        ballots::agree(&bridge.crew, id);
+    }
 }
 
 /// `enable_events()`: monitors send it again and again.

@@ -6,6 +6,7 @@
 //! **Invariant:** while nobody wants the events of tasks, a task costs one look at a flag wherever
 //! it could be told of.
 
+pub(super) mod ballots;
 mod facts;
 mod heart;
 mod told;
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) use heart::Heart;
 pub(super) use told::Facts;
+
+use tokio::sync::Semaphore;
 
 use super::unsettled::Finished;
 use crate::client::{Client, Dispatcher};
@@ -29,6 +32,8 @@ pub(super) struct Events {
     tasks: AtomicBool,
     /// Whether they are sent whatever commands say.
     always: bool,
+    /// One for each ballot that may be under way.
+    ballots: Arc<Semaphore>,
 }
 
 impl Events {
@@ -41,6 +46,7 @@ impl Events {
             dispatcher: Dispatcher::start(connection, &config.event_exchange, hostname, clock),
             tasks: AtomicBool::new(always),
             always,
+            ballots: Arc::new(Semaphore::new(ballots::BALLOTS_MAX)),
         }
     }
 
