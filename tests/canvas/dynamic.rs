@@ -140,7 +140,7 @@ fn a_chord_without_types_says_how_it_is_joined() {
     let expected = json::decode(expected.as_bytes(), &Limits::default()).unwrap();
     assert_eq!(join(&chord), Some(expected.clone()));
     let followed = (settings(group_of(&["a", "b"])) | task("c")).into_canvas().unwrap();
-    assert_eq!(join(&followed.parts()[0]), Some(expected.clone()));
+    assert_eq!(join(&followed.parts()[0]), Some(expected));
 }
 
 #[test]
