@@ -144,6 +144,17 @@ impl PublishError {
     }
 }
 
+/// What keeps a message from being published before it is.
+impl From<Error> for PublishError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused { code, text } => Self::Refused { code, text },
+            error @ Error::NameTooLong { .. } => Self::Invalid(error),
+            error => Self::Failed(Arc::new(error)),
+        }
+    }
+}
+
 fn unroutable(exchange: &str, routing_key: &str) -> String {
     match exchange {
         "" => format!("there is no queue '{routing_key}'"),

@@ -27,7 +27,7 @@ use super::running::Crew;
 use super::scribe::Scribe;
 use super::unsent;
 use super::unsettled::Finished;
-use crate::amqp::{Burst, Publish, PublishError, SettleToken, Topology, layout};
+use crate::amqp::{self, Burst, Publish, PublishError, SettleToken, Topology, layout};
 use crate::client::parked;
 use crate::protocol::{Exception, ResultMeta};
 use crate::task::Request;
@@ -42,6 +42,10 @@ const RESTING_BYTES_MAX: usize = 64 << 20;
 
 /// How long a burst waits for all its confirms.
 const CONFIRMS_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long declaring the queue of a chord may take, and how many are declared at once.
+const DECLARE_WITHIN: Duration = Duration::from_secs(10);
+const DECLARES_MAX: usize = 8;
 
 /// Before what a queue had no room for is published again.
 const NACK_PAUSE: Duration = Duration::from_millis(500);
@@ -144,6 +148,9 @@ struct Sent {
     /// In the order of the requests, with their places in the burst.
     round: Vec<(usize, Effect)>,
     burst: Burst,
+    /// What could not be published at all. Its places are behind those of the burst, which counts
+    /// as ended what it does not have.
+    unsent: BTreeMap<usize, PublishError>,
 }
 
 impl Group {
@@ -197,8 +204,13 @@ impl Sent {
         if self.burst.has_ended() {
             return (self, None);
         }
-        let part = || Self { open: Vec::new(), round: Vec::new(), burst: self.burst.clone() };
-        let (mut ended, mut waiting) = (part(), part());
+        let part = |unsent| Self {
+            open: Vec::new(),
+            round: Vec::new(),
+            burst: self.burst.clone(),
+            unsent,
+        };
+        let (mut ended, mut waiting) = (part(self.unsent.clone()), part(self.unsent.clone()));
         let mut round = self.round.into_iter();
         for it in self.open {
             let own: Vec<_> = round.by_ref().take(it.effects).collect();
@@ -234,27 +246,60 @@ async fn publish(due: Due, crew: &Crew) -> Sent {
     for effect in round.iter_mut().filter(|effect| effect.is_delayed()) {
         crew.client.delays().prepare(Arc::make_mut(&mut effect.publish)).await;
     }
-    for effect in round.iter().filter(|effect| effect.kind == Kind::Record) {
-        let kind = crew.client.config().join_queue_type;
-        if let Some(topology) = parked::needed_by(&effect.publish, kind) {
-            declare(&topology, crew).await;
-        }
-    }
+    let mut unopened = declare_parks(&round, crew).await;
     for effect in round.iter().filter(|effect| effect.kind == Kind::Step && effect.is_new()) {
         crew.client.tell_sent(crew.client.sent_event(&effect.publish));
     }
-    let publishes = round.iter().map(|effect: &Effect| Arc::clone(&effect.publish)).collect();
+    let sent = |at: &usize| !unopened.contains_key(at);
+    let publishes: Vec<_> = (0..round.len())
+        .filter(sent)
+        .filter_map(|at| Some(Arc::clone(&round.get(at)?.publish)))
+        .collect();
+    let (mut next, mut behind) = (0.., publishes.len()..);
     let burst = crew.client.publisher().hand_over::<Arc<Publish>>(publishes).await;
     // Who has to wait longer waits for a queue that is out of order, or with everybody else.
     let _ = tokio::time::timeout(CONFIRMS_WITHIN, burst.ended()).await;
-    Sent { open, round: round.into_iter().enumerate().collect(), burst }
+    let mut unsent = BTreeMap::new();
+    let mut places = Vec::with_capacity(round.len());
+    for (at, effect) in round.into_iter().enumerate() {
+        let failed = unopened.remove(&at);
+        let place = if failed.is_some() { behind.next() } else { next.next() };
+        let place = place.unwrap_or(usize::MAX);
+        unsent.extend(failed.map(|failed| (place, failed)));
+        places.push((place, effect));
+    }
+    Sent { open, round: places, burst, unsent }
+}
+
+/// Declares the queues of the chords that `round` opens, each once and for now: nobody declares
+/// it again. Gives the places of those that must not be opened, for want of one.
+async fn declare_parks(round: &[Effect], crew: &Crew) -> BTreeMap<usize, PublishError> {
+    let kind = crew.client.config().join_queue_type;
+    let mut declared = Vec::new();
+    for (at, effect) in round.iter().enumerate().filter(|(_, it)| it.kind == Kind::Record) {
+        if let Some(topology) = parked::needed_by(&effect.publish, kind) {
+            declared.push(declare_park(at, topology, crew));
+        }
+    }
+    if declared.is_empty() {
+        return BTreeMap::new();
+    }
+    let declared = futures::stream::iter(declared).buffer_unordered(DECLARES_MAX);
+    declared.filter_map(std::future::ready).collect().await
+}
+
+async fn declare_park(at: usize, park: Topology, crew: &Crew) -> Option<(usize, PublishError)> {
+    let declaring = crew.client.connection().declare_for_now(&park);
+    let declared = tokio::time::timeout(DECLARE_WITHIN, declaring).await;
+    let declared = declared.unwrap_or(Err(amqp::Error::Silent { after: DECLARE_WITHIN }));
+    Some((at, declared.err()?.into()))
 }
 
 /// Settles requests of which all effects have ended; gives those of which more is to be published,
 /// and those of which a queue had no room for something.
 async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
-    let Sent { open, round, burst } = sent;
-    let mut failures: BTreeMap<usize, PublishError> = burst.failed().into_iter().collect();
+    let Sent { open, round, burst, unsent: mut failures } = sent;
+    failures.extend(burst.failed());
     let mut round = round.into_iter();
     let (mut due, mut refused) = (Due::default(), Due::default());
     let (mut lost, mut missing) = (Vec::new(), None);

@@ -396,3 +396,26 @@ async fn results_that_are_too_large_for_a_worker_wait_for_one_with_more_room() {
     stop(later).await;
     stop(worker).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_opened_a_chord_does_not_declare_its_queue_again() {
+    let bundle = bundle("parked-reconnect").await;
+    let worker = bundle.worker().await;
+    let part = Workflow::task("tests.weight", [1.into(), 5000.into()]).immutable(true);
+    let failing = Workflow::task("tests.weightless", [1.into()]).immutable(true);
+    let join = Map::from_iter([("park_above", ABOVE)]);
+    let options = CallOptions { extra: Map::from_iter([("join", join)]), ..CallOptions::default() };
+    let opened_by_a_worker =
+        Workflow::chord([part, failing], Workflow::task("tests.weigh", [])).set(options);
+    let first = Workflow::task("tests.add", [1.into(), 2.into()]);
+    let result = bundle.client.apply(first | opened_by_a_worker).await.unwrap();
+    assert!(result.get(PATIENCE).await.is_err());
+    bundle.wait_for_parks(0);
+    bundle.cut_and_wait("publish");
+    // What goes over a connection that is back comes after what is declared there.
+    let third = bundle.client.send(add::s(1, 2)).await.unwrap();
+    assert_eq!(third.get(PATIENCE).await.unwrap(), 3);
+    assert_eq!(bundle.parks(), [""; 0]);
+    bundle.nothing_is_left();
+    stop(worker).await;
+}

@@ -17,8 +17,7 @@ use super::outcome;
 use super::poison;
 use super::shard::Shard;
 use crate::amqp::{
-    self, Declare, ExchangeKind, ExchangeSpec, Publish, PublishError, Topology, WhenUnroutable,
-    topology,
+    Declare, ExchangeKind, ExchangeSpec, Publish, PublishError, Topology, WhenUnroutable, topology,
 };
 use crate::client::{Config, parked};
 use crate::protocol::join::Open;
@@ -301,11 +300,7 @@ impl<'a> Firings<'a> {
     fn look(&mut self, step: Step, topology: Topology) {
         let connection = self.shard.connection.clone();
         let looking = async move {
-            let looked = connection.declare_for_now(&topology).await;
-            let looked = looked.map_err(|error| match error {
-                amqp::Error::Refused { code, text } => PublishError::Refused { code, text },
-                error => PublishError::Failed(Arc::new(error)),
-            });
+            let looked = connection.declare_for_now(&topology).await.map_err(PublishError::from);
             (step, looked)
         };
         self.mending.push(looking.boxed());
