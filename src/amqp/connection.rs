@@ -307,7 +307,7 @@ impl Connection {
     pub async fn queue_depth(&self, name: &str) -> Result<Option<u32>, Error> {
         match declare::counts(&self.live(0).await?, name).await {
             Ok((depth, _)) => Ok(Some(depth)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_no_queue() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -105,6 +105,12 @@ impl Error {
         matches!(self, Self::Refused { code: 404, .. })
     }
 
+    /// Whether there is no such queue. To the broker, one whose node or leader is away "is not
+    /// found" either, with other words.
+    pub(crate) fn is_no_queue(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, text } if text.contains("no queue '"))
+    }
+
     /// Whether the fault is the connection, so that trying again may help.
     pub fn is_connection(&self) -> bool {
         match self {
@@ -157,6 +163,25 @@ impl From<lapin::Error> for Error {
                 text: refusal.get_message().as_str().to_owned(),
             },
             _ => Self::Lost { source: Arc::new(error) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_whose_node_is_away_is_not_one_that_does_not_exist() {
+        let not_found = |text: &str| Error::Refused { code: 404, text: text.to_owned() };
+        assert!(not_found("NOT_FOUND - no queue 'q' in vhost '/'").is_no_queue());
+        for text in [
+            "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or \
+             inaccessible",
+            "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout",
+            "NOT_FOUND - no exchange 'q' in vhost '/'",
+        ] {
+            assert!(not_found(text).is_not_found() && !not_found(text).is_no_queue(), "{text}");
         }
     }
 }

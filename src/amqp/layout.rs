@@ -165,12 +165,13 @@ pub(crate) fn park(chord: &str, kind: QueueKind, lease: Duration) -> Topology {
     Topology { queues: vec![queue], ..Topology::default() }
 }
 
-/// The queue that says that a body with parked values has ended. A classic one, which costs least.
-pub(crate) fn park_end(chord: &str) -> Topology {
-    /// A second call of the body comes within moments of the first, or never.
-    const EXPIRES: Duration = Duration::from_secs(3600);
+/// The queue that says that a body with parked values has ended. As safe as the values: a classic
+/// one is not to be found while its node is away.
+pub(crate) fn park_end(chord: &str, kind: QueueKind) -> Topology {
+    /// A second call of the body comes within moments, or after the longest pause of a retry.
+    const EXPIRES: Duration = Duration::from_secs(24 * 3600);
     let expires = Some(EXPIRES);
-    let queue = QueueSpec { expires, ..QueueSpec::classic(park_end_queue(chord)) };
+    let queue = QueueSpec { kind, expires, ..QueueSpec::quorum(park_end_queue(chord)) };
     Topology { queues: vec![queue], ..Topology::default() }
 }
 

@@ -16,9 +16,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::active::Cancel;
 use super::dead_letter::Reason;
@@ -26,7 +25,7 @@ use super::intake::Job;
 use super::place::{cancelled, lost};
 use super::running::Crew;
 use super::unsettled::{Ending, Finished, Unsettled};
-use crate::amqp::{self, Connection, Session, SessionEvent, SessionOptions, layout, topology};
+use crate::amqp::{self, Connection, Session, SessionEvent, SessionOptions, topology};
 use crate::client::Config;
 use crate::protocol::join::{ArgsRef, GATHER, Hole, Manifest, ParkedValue};
 use crate::protocol::{Exception, Limits, Map, Message, TaskHeaders, Value};
@@ -34,12 +33,6 @@ use crate::task::{Outcome, Request};
 
 /// How long the broker may take between two values.
 const VALUE_WITHIN: Duration = Duration::from_secs(60);
-
-/// How long deleting the values may take; what is left then expires.
-const DELETE_WITHIN: Duration = Duration::from_secs(10);
-
-/// Before it is tried again over a connection that was lost.
-const DELETE_PAUSE: Duration = Duration::from_millis(200);
 
 /// How many values a body may have: all of them are unacked at the end, and the broker hands out
 /// 65,535 at most. What is left is room for those of runs that do not count.
@@ -191,7 +184,7 @@ async fn fetch(
     };
     let mut session = match Session::open(connection, &options).await {
         Ok(session) => session,
-        Err(error) if error.is_not_found() => return Err(gone(connection, chord).await),
+        Err(error) if error.is_no_queue() => return Err(gone(connection, chord).await),
         Err(error) => return Err(again(&error)),
     };
     let holes = std::mem::take(&mut manifest.parked);
@@ -299,36 +292,4 @@ pub(super) fn let_go(request: &Request, ending: &Ending) -> Option<String> {
         Outcome::Reject { .. } => false,
     };
     is_over.then(|| args_ref(request)).flatten().map(|it| it.chord)
-}
-
-/// Deletes the values of these chords, whose bodies have ended. What is left for want of a broker
-/// expires.
-pub(super) async fn delete(chords: Vec<String>, crew: &Crew) {
-    let connection = crew.client.connection();
-    join_all(chords.iter().map(|chord| delete_within(connection, chord, true))).await;
-}
-
-/// Deletes the values of a chord that has ended without a body.
-pub(super) async fn delete_unused(connection: &Connection, chord: &str) {
-    delete_within(connection, chord, false).await;
-}
-
-async fn delete_within(connection: &Connection, chord: &str, has_body: bool) {
-    let deleting = async {
-        if has_body {
-            // First, so that a second call of the body finds the one or the other.
-            connection.declare_for_now(&layout::park_end(chord)).await?;
-        }
-        loop {
-            match connection.delete_queue(&topology::park_queue(chord)).await {
-                Err(error) if error.is_connection() => tokio::time::sleep(DELETE_PAUSE).await,
-                result => return result,
-            }
-        }
-    };
-    match tokio::time::timeout(DELETE_WITHIN, deleting).await {
-        Ok(Ok(())) => debug!(chord, "parked results deleted"),
-        Ok(Err(error)) => warn!(chord, %error, "parked results are left to expire"),
-        Err(_) => warn!(chord, "parked results are left to expire"),
-    }
 }

@@ -20,6 +20,7 @@ mod consume;
 mod control;
 mod dead_letter;
 mod delay;
+mod deletion;
 mod downfall;
 mod effect;
 mod errback;

@@ -10,6 +10,7 @@ use super::Error;
 use super::active::Active;
 use super::autoscale::Autoscale;
 use super::delay::Hold;
+use super::deletion::Deletions;
 use super::events::Events;
 use super::gather;
 #[cfg(unix)]
@@ -93,6 +94,8 @@ pub(super) struct Crew {
     pub(super) starts: Starts,
     /// How much of parked values is held.
     pub(super) gathering: gather::Budget,
+    /// What is deleted of them.
+    pub(super) deletions: Arc<Deletions>,
 }
 
 /// The two ways to stop.

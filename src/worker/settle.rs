@@ -20,7 +20,6 @@ use tracing::{debug, error, warn};
 
 use super::active::{Call, Entry};
 use super::effect::{Effect, Kind, Verdict};
-use super::gather;
 use super::plan::{self, Open, Trail};
 use super::report::report;
 use super::running::Crew;
@@ -36,7 +35,8 @@ use crate::task::Request;
 const BURST_MAX: usize = 256;
 /// Bursts whose confirms may be under way at once.
 const BURSTS_UNDER_WAY_MAX: usize = 8;
-/// Requests that may wait for one queue before no more are taken, and bytes of what they publish.
+/// Requests that may wait for one queue, or for a deletion, before no more are taken, and bytes of
+/// what they publish.
 const RESTING_MAX: usize = 8192;
 const RESTING_BYTES_MAX: usize = 64 << 20;
 
@@ -54,18 +54,20 @@ const NACK_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn run(mut finished: mpsc::Receiver<Finished>, crew: Arc<Crew>) {
     let mut burst = Vec::with_capacity(BURST_MAX);
     let (mut under_way, mut resting) = (FuturesUnordered::new(), FuturesUnordered::new());
+    let mut over = FuturesUnordered::new();
     let (mut is_open, mut at_rest) = (true, AtRest::default());
-    while is_open || !under_way.is_empty() || !resting.is_empty() {
+    while is_open || !under_way.is_empty() || !resting.is_empty() || !over.is_empty() {
         let has_room = under_way.len() < BURSTS_UNDER_WAY_MAX;
         tokio::select! {
             taken = finished.recv_many(&mut burst, BURST_MAX),
-                if is_open && has_room && at_rest.has_room() =>
+                if is_open && has_room && at_rest.has_room() && over.len() < RESTING_MAX =>
             {
                 is_open = taken > 0;
                 under_way.push(settle(Group::Due(begin(&mut burst, &crew)), &crew));
             }
-            Some(groups) = under_way.next(), if !under_way.is_empty() => {
-                for group in groups {
+            Some(settled) = under_way.next(), if !under_way.is_empty() => {
+                over.extend(settled.over.into_iter().map(|it| it.conclude(&crew)));
+                for group in settled.resting {
                     at_rest.add(group.size());
                     resting.push(group.rest());
                 }
@@ -74,6 +76,7 @@ pub(super) async fn run(mut finished: mpsc::Receiver<Finished>, crew: Arc<Crew>)
                 at_rest.remove(group.size());
                 under_way.push(settle(group, &crew));
             }
+            Some(()) = over.next(), if !over.is_empty() => {}
         }
     }
 }
@@ -222,22 +225,44 @@ impl Sent {
     }
 }
 
-/// Publishes the effects of a group, and settles each delivery when its own are confirmed. Gives
-/// back the requests that have to wait for a queue.
-async fn settle(group: Group, crew: &Crew) -> Vec<Group> {
-    let (mut resting, mut next) = (Vec::new(), Some(group));
+/// What is left of a group that was settled.
+struct Settled {
+    /// They have to wait for a queue.
+    resting: Vec<Group>,
+    /// They let go of parked values.
+    over: Vec<Over>,
+}
+
+/// The body of a chord with parked values, all of whose effects are confirmed.
+struct Over {
+    chord: String,
+    token: Option<SettleToken>,
+    entry: Option<Entry>,
+}
+
+impl Over {
+    /// Settles it when its values are deleted, or are left to expire. Nobody waits with it.
+    async fn conclude(self, crew: &Crew) {
+        crew.deletions.of_body(crew.client.connection(), &self.chord).await;
+        spend(self.token, self.entry, true);
+    }
+}
+
+/// Publishes the effects of a group, and settles each delivery when its own are confirmed.
+async fn settle(group: Group, crew: &Crew) -> Settled {
+    let (mut resting, mut over, mut next) = (Vec::new(), Vec::new(), Some(group));
     while let Some(group) = next.take().filter(|group| !group.open().is_empty()) {
         let sent = match group {
             Group::Due(due) => publish(due, crew).await,
             Group::Sent(sent) => sent,
         };
         let (ended, waiting) = sent.part();
-        let (due, refused) = conclude(ended, crew).await;
+        let (due, refused) = conclude(ended, &mut over, crew).await;
         resting.extend(waiting.map(Group::Sent));
         resting.extend(Some(Group::Due(refused)).filter(|group| !group.open().is_empty()));
         next = Some(Group::Due(due));
     }
-    resting
+    Settled { resting, over }
 }
 
 /// Publishes what is due, and waits a while for its confirms.
@@ -297,13 +322,12 @@ async fn declare_park(at: usize, park: Topology, crew: &Crew) -> Option<(usize, 
 
 /// Settles requests of which all effects have ended; gives those of which more is to be published,
 /// and those of which a queue had no room for something.
-async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
+async fn conclude(sent: Sent, over: &mut Vec<Over>, crew: &Crew) -> (Due, Due) {
     let Sent { open, round, burst, unsent: mut failures } = sent;
     failures.extend(burst.failed());
     let mut round = round.into_iter();
     let (mut due, mut refused) = (Due::default(), Due::default());
     let (mut lost, mut missing) = (Vec::new(), None);
-    let (mut over, mut let_go) = (Vec::new(), Vec::new());
     for mut it in open {
         let own = round.by_ref().take(it.effects);
         let failed = own.filter_map(|(at, effect)| Some((effect, failures.remove(&at)?)));
@@ -320,10 +344,7 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
                 remember(&it, crew);
             }
             match it.let_go.filter(|_| !it.requeue) {
-                Some(chord) => {
-                    let_go.push(chord);
-                    over.push((it.token, it.entry));
-                }
+                Some(chord) => over.push(Over { chord, token: it.token, entry: it.entry }),
                 None => spend(it.token, it.entry, !it.requeue),
             }
             continue;
@@ -337,10 +358,6 @@ async fn conclude(sent: Sent, crew: &Crew) -> (Due, Due) {
         // Before anything goes back, so that it finds what it needs.
         declare(&missing, crew).await;
     }
-    if !let_go.is_empty() {
-        gather::delete(let_go, crew).await;
-    }
-    over.into_iter().for_each(|(token, entry)| spend(token, entry, true));
     lost.into_iter().for_each(|(token, entry)| spend(token, entry, false));
     (due, refused)
 }

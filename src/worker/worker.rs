@@ -9,6 +9,7 @@ use super::binder::Binder;
 use super::consume::Consuming;
 use super::control::Control;
 use super::delay::Hold;
+use super::deletion::Deletions;
 use super::events::{Events, Heart};
 use super::gather;
 #[cfg(unix)]
@@ -165,6 +166,7 @@ impl Worker {
             permits,
             starts,
             gathering: gather::Budget::of(client.config()),
+            deletions: Deletions::new(client.config().join_queue_type),
             active: Active::default(),
             slots: Slots::new(info.concurrency),
             blocking_slots: Slots::new(info.blocking_slots),

@@ -25,7 +25,6 @@ use crate::protocol::{Exception, ResultMeta, Serializer};
 use crate::results::join::Outcome;
 use crate::task::Request;
 use crate::worker::effect::{Effect, Kind, Verdict};
-use crate::worker::gather;
 use crate::worker::report::report;
 use crate::worker::scribe::Scribe;
 use crate::worker::settle;
@@ -156,7 +155,7 @@ impl<'a> Firings<'a> {
             return;
         }
         let (connection, chord) = (self.shard.connection.clone(), open.chord.clone());
-        tokio::spawn(async move { gather::delete_unused(&connection, &chord).await });
+        self.shard.crew.deletions.of_unused(connection, chord);
     }
 
     /// Lets a step pass, unless it is too large, or its exchange has to be looked for: to publish
