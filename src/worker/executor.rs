@@ -95,6 +95,8 @@ impl Executor {
             // It takes a start when it has all the rest.
             Admission::Run if place::is_limited_in_fleet(&job) => Begin::Paced(Pace::Now),
             Admission::Run => match crew.rates.pace(job.task.name) {
+                // It may have to wait for room.
+                Pace::Now if gather::is_needed(&job) => Begin::Paced(Pace::Now),
                 Pace::Now => Begin::InTurn(Turn::next(place::slots(&job, crew))),
                 pace => Begin::Paced(pace),
             },
@@ -158,6 +160,10 @@ impl Lanes {
                 None
             }
         };
+        let room = match gather::room(&mut job, &self.crew).await {
+            Ok(room) => room,
+            Err(why) => return self.not_gathered(job, why).await,
+        };
         let place = match turn {
             // The usual way, which asks nobody and waits for nothing.
             Some(Turn::Come(_)) if self.crew.stop.is_asked() => Err(NoPlace::Over),
@@ -173,13 +179,13 @@ impl Lanes {
             Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
             Err(NoPlace::Until(until)) => return delayed(job, until),
         };
+        let _values = match gather::values(&mut job, room, &self.crew).await {
+            Ok(held) => held,
+            Err(why) => return self.not_gathered(job, why).await,
+        };
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
         }
-        let _values = match gather::values(&mut job, &self.crew).await {
-            Ok(held) => held,
-            Err(why) => return self.not_gathered(job.unsettled, why).await,
-        };
         let started = Instant::now();
         let on_loss = on_connection_loss(&job, &self.crew);
         if let Err(why) = self.start(&job, started, on_loss) {
@@ -215,19 +221,20 @@ impl Lanes {
     }
 
     /// The end of a body that has not got its list.
-    async fn not_gathered(&self, unsettled: Box<Unsettled>, why: NoList) -> Option<Finished> {
+    async fn not_gathered(&self, job: Box<Job>, why: NoList) -> Option<Finished> {
         match why {
-            NoList::Cancelled(why) => stopped(unsettled, &why),
+            NoList::Cancelled(why) => stopped(job.unsettled, &why),
+            NoList::Until(until) => delayed(job, until),
             NoList::GoesBack(reason) => {
-                debug!(task_id = unsettled.request.id, reason, "a body has not got its list");
-                self.not_started(unsettled).await
+                debug!(task_id = job.unsettled.request.id, reason, "a body has not got its list");
+                self.not_started(job.unsettled).await
             }
             NoList::Over => {
-                gather::ended_before(unsettled);
+                gather::ended_before(job.unsettled);
                 None
             }
             NoList::Refused(reason, exception) => {
-                let mut finished = gather::without_list(unsettled, reason, exception);
+                let mut finished = gather::without_list(job.unsettled, reason, exception);
                 let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
                 self.call(errbacks, &finished).await;
                 Some(finished)

@@ -419,3 +419,96 @@ async fn a_worker_that_has_opened_a_chord_does_not_declare_its_queue_again() {
     bundle.nothing_is_left();
     stop(worker).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_body_does_not_need_does_not_stay_before_what_it_needs() {
+    let bundle = bundle("parked-junk").await;
+    let worker = bundle.worker().await;
+    let body = weigh_slowly::partial().queue("later");
+    let workflow = chord([weight::s(1, 5000), weight::s(2, 5000)], body).park_above(ABOVE);
+    let result = bundle.client.apply(workflow).await.unwrap();
+    bundle.wait_for_body();
+    let parks = bundle.wait_for_parks(1);
+    for _ in 0..3 {
+        bundle.put(&parks[0], Message::default()).await;
+    }
+    // One of the two is behind them.
+    let first = bundle.take(&parks[0]).await;
+    bundle.put(&parks[0], first).await;
+    let all = xtask::QueueDepth { ready: 5, unacked: 0 };
+    bundle.vhost.wait_for_depth(&parks[0], all, PATIENCE).unwrap();
+    let later = bundle.later_worker().await;
+    bundle.probe.seen_all(&["body".to_owned()]).await;
+    let values = xtask::QueueDepth { ready: 2, unacked: 0 };
+    bundle.vhost.wait_for_depth(&parks[0], values, PATIENCE).unwrap();
+    bundle.probe.open(1);
+    assert_eq!(result.get(PATIENCE).await.unwrap(), [(1, 5000), (2, 5000)]);
+    bundle.wait_for_parks(0);
+    stop(later).await;
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_has_ended_does_not_wait_for_what_is_deleted() {
+    let bundle = bundle("parked-ended").await;
+    let worker = bundle.worker().await;
+    let body = weigh::partial().queue("later");
+    let workflow = chord([weight::s(1, 5000), weight::s(2, 5000)], body).park_above(ABOVE);
+    let result = bundle.client.apply(workflow).await.unwrap();
+    bundle.wait_for_body();
+    let parks = bundle.wait_for_parks(1);
+    let message = bundle.take("later").await;
+    bundle.put("later", message.clone()).await;
+    let later = bundle.later_worker().await;
+    assert_eq!(result.get(PATIENCE).await.unwrap(), [(1, 5000), (2, 5000)]);
+    bundle.wait_for_parks(0);
+    bundle.probe.drain();
+    // Somebody makes the queue again.
+    let queues = vec![QueueSpec::quorum(&*parks[0])];
+    let again = Topology { queues, ..Topology::default() };
+    within(bundle.client.connection().declare(&again)).await.unwrap();
+    bundle.put("later", message).await;
+    let third = bundle.client.send(add::s(1, 2).queue("later")).await.unwrap();
+    assert_eq!(third.get(PATIENCE).await.unwrap(), 3);
+    let none = xtask::QueueDepth { ready: 0, unacked: 0 };
+    bundle.vhost.wait_for_depth("later", none, PATIENCE).unwrap();
+    stop(later).await;
+    assert!(bundle.vhost.messages("later").unwrap().is_empty());
+    assert!(bundle.vhost.messages("later.dead").unwrap().is_empty());
+    assert!(bundle.probe.runs().is_empty(), "{:?}", bundle.probe.runs());
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_waits_for_room_keeps_no_other_task_from_running() {
+    let bundle = bundle("parked-waits").await;
+    // Nothing can wait for a queue of that name elsewhere.
+    let queue = "later.*";
+    let queues = vec![QueueSpec::quorum(queue)];
+    let topology = Topology { queues, ..Topology::default() };
+    within(bundle.client.connection().declare(&topology)).await.unwrap();
+    let worker = bundle.worker().await;
+    let workflow = || {
+        let body = weigh_slowly::partial().queue(queue);
+        chord([weight::s(1, 5000), weight::s(2, 5000)], body).park_above(ABOVE)
+    };
+    let first = bundle.client.apply(workflow()).await.unwrap();
+    let mut narrow = bundle.client.config().clone();
+    // Enough for one of them.
+    narrow.join_max_parked = 15_000;
+    let app = celeriac::App::builder().config(narrow).state(bundle.probe.clone()).build();
+    let narrow = celeriac::Worker::new(app).queues([queue]).hostname("narrow@host");
+    let narrow = within(narrow.concurrency(2).start()).await.unwrap();
+    bundle.probe.seen_all(&["body".to_owned()]).await;
+    let second = bundle.client.apply(workflow()).await.unwrap();
+    let two = xtask::QueueDepth { ready: 0, unacked: 2 };
+    bundle.vhost.wait_for_depth(queue, two, PATIENCE).unwrap();
+    let task = bundle.client.send(add::s(1, 2).queue(queue)).await.unwrap();
+    assert_eq!(task.get(PATIENCE).await.unwrap(), 3);
+    bundle.probe.open(2);
+    for result in [first, second] {
+        assert_eq!(result.get(PATIENCE).await.unwrap(), [(1, 5000), (2, 5000)]);
+    }
+    stop(narrow).await;
+    stop(worker).await;
+}
