@@ -377,6 +377,16 @@ mod tests {
     }
 
     #[test]
+    fn that_a_body_has_ended_is_kept_as_its_values_are() {
+        for kind in [QueueKind::Quorum, QueueKind::Classic] {
+            let park = park("c", kind, Duration::from_secs(5));
+            let end = park_end("c", kind);
+            assert_eq!(end.queues[0].kind, park.queues[0].kind);
+            assert!(end.queues[0].expires >= Some(Duration::from_secs(24 * 3600)));
+        }
+    }
+
+    #[test]
     fn a_classic_queue_looks_like_celery_s() {
         let queue = task_queue(CELERY_QUEUE, QueueKind::Classic, None);
         assert!(queue.declared_arguments().is_empty());

@@ -512,3 +512,26 @@ async fn a_body_that_waits_for_room_keeps_no_other_task_from_running() {
     stop(narrow).await;
     stop(worker).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chord_that_cannot_have_its_queue_fails_before_its_parts_run() {
+    let bundle = bundle("parked-refused").await;
+    let worker = bundle.worker().await;
+    let (management, vhost) = (bundle.vhost.management(), bundle.vhost.name());
+    let user = bundle.vhost.url().split("://").nth(1).unwrap().split(':').next().unwrap();
+    let rights = serde_json::json!({
+        "configure": "^(?!celeriac\\.park).*", "write": ".*", "read": ".*",
+    });
+    management.put(&["permissions", vhost, user], &rights).unwrap();
+    let part = Workflow::task("tests.weight", [1.into(), 5000.into()]).immutable(true);
+    let join = Map::from_iter([("park_above", ABOVE)]);
+    let options = CallOptions { extra: Map::from_iter([("join", join)]), ..CallOptions::default() };
+    let parking = Workflow::chord([part.clone(), part], Workflow::task("tests.weigh", []));
+    let first = Workflow::task("tests.add", [1.into(), 2.into()]);
+    let result = bundle.client.apply(first | parking.set(options)).await.unwrap();
+    let failed = result.get(PATIENCE).await.unwrap_err().to_string();
+    assert!(failed.contains("ACCESS_REFUSED"), "{failed}");
+    bundle.settled();
+    assert!(bundle.probe.runs().is_empty(), "{:?}", bundle.probe.runs());
+    stop(worker).await;
+}
