@@ -425,16 +425,14 @@ async fn what_a_body_does_not_need_does_not_stay_before_what_it_needs() {
     let bundle = bundle("parked-junk").await;
     let worker = bundle.worker().await;
     let body = weigh_slowly::partial().queue("later");
-    let workflow = chord([weight::s(1, 5000), weight::s(2, 5000)], body).park_above(ABOVE);
-    let result = bundle.client.apply(workflow).await.unwrap();
-    bundle.wait_for_body();
+    let parts = [late_weight::s(5000), late_weight::s(5000)];
+    let result = bundle.client.apply(chord(parts, body).park_above(ABOVE)).await.unwrap();
     let parks = bundle.wait_for_parks(1);
     for _ in 0..3 {
         bundle.put(&parks[0], Message::default()).await;
     }
-    // One of the two is behind them.
-    let first = bundle.take(&parks[0]).await;
-    bundle.put(&parks[0], first).await;
+    bundle.probe.open(2);
+    bundle.wait_for_body();
     let all = xtask::QueueDepth { ready: 5, unacked: 0 };
     bundle.vhost.wait_for_depth(&parks[0], all, PATIENCE).unwrap();
     let later = bundle.later_worker().await;
@@ -442,7 +440,7 @@ async fn what_a_body_does_not_need_does_not_stay_before_what_it_needs() {
     let values = xtask::QueueDepth { ready: 2, unacked: 0 };
     bundle.vhost.wait_for_depth(&parks[0], values, PATIENCE).unwrap();
     bundle.probe.open(1);
-    assert_eq!(result.get(PATIENCE).await.unwrap(), [(1, 5000), (2, 5000)]);
+    assert_eq!(result.get(PATIENCE).await.unwrap(), [(7, 5000), (7, 5000)]);
     bundle.wait_for_parks(0);
     stop(later).await;
     stop(worker).await;
