@@ -7,7 +7,8 @@
 //! After a task that has run here, they are called here, and whatever one returns or raises is only
 //! logged. **Invariant:** the failed task is not settled before its errbacks have ended, so that
 //! none is lost with the worker; like the task, one may then be called a second time. Each has the
-//! time limits of its own task.
+//! time limits of its own task. One that blocks runs with a slot for blocking tasks, that of the
+//! failed task or else one of its own, so that its thread is counted when it is given up.
 //!
 //! For what has failed without a run, a step that cannot be sent or the body of a chord, they are
 //! sent as tasks with the same three arguments: whoever finds that out, a settler or a joiner, has
@@ -22,9 +23,12 @@ use super::attempt::{self, End, Of, Terms};
 use super::downfall::Cause;
 use super::guard::Panicked;
 use super::running::Crew;
+use super::slots::{Slot, Turn};
 use super::unsettled::Unsettled;
 use crate::protocol::{Exception, Map, Signature, Value, canvas};
-use crate::task::{Context, Invocation, OnConnectionLoss, Registry, Request, TaskDef, TaskError};
+use crate::task::{
+    Context, Invocation, OnConnectionLoss, Registry, Request, Run, TaskDef, TaskError,
+};
 
 /// An errback that is to be called here.
 #[derive(Debug)]
@@ -61,12 +65,13 @@ fn is_called_here(task: &TaskDef, signature: &Signature) -> bool {
     !composite && !task.bound && task.params.len().saturating_sub(given) > 1
 }
 
-/// Calls errbacks one after the other.
+/// Calls errbacks one after the other. `slot` is the one of the failed task, if it has one still.
 pub(super) async fn call(
     errbacks: Vec<Errback>,
     request: &Arc<Request>,
     failure: (Exception, Option<String>),
     crew: &Crew,
+    slot: &mut Option<Slot>,
 ) {
     let (exception, traceback) = failure;
     let given = [facts(request, None), exception.into_value(), traceback.into()];
@@ -76,7 +81,7 @@ pub(super) async fn call(
         let environment = Arc::clone(&crew.environment);
         let context = Context::new(Arc::clone(request), environment, Arc::default());
         let invocation = Invocation { args, kwargs, context };
-        match run(task, invocation, request, crew).await {
+        match run(task, invocation, request, crew, slot).await {
             End::Returned(Ok(_)) => {}
             End::Returned(Err(failed)) => log(task, request, &failed),
             End::Panicked(Panicked { message, .. }) => {
@@ -93,13 +98,28 @@ pub(super) async fn call(
 }
 
 /// Calls one within the limits that it would have as a task.
-async fn run(task: &TaskDef, invocation: Invocation, request: &Request, crew: &Crew) -> End {
+async fn run(
+    task: &TaskDef,
+    invocation: Invocation,
+    request: &Request,
+    crew: &Crew,
+    slot: &mut Option<Slot>,
+) -> End {
     let as_task = Request { task: task.name.to_owned(), ..Request::default() };
     let limits = crew.time_limits.of(&as_task, &task.options);
     let of = Of { request, entry: None, token: None };
+    let mut own;
+    let has_slot = slot.as_ref().is_some_and(|slot| slot.is_of(&crew.blocking_slots));
+    let slot = if matches!(task.run, Run::Async(_)) || has_slot {
+        slot
+    } else {
+        // No deadlock: who waits here keeps none of these slots.
+        own = Turn::next(&crew.blocking_slots).come().await;
+        &mut own
+    };
     let (started, threads, on_loss) =
         (Instant::now(), &crew.lost_threads, OnConnectionLoss::Recognise);
-    let mut terms = Terms { started, limits, on_loss, threads, slot: &mut None };
+    let mut terms = Terms { started, limits, on_loss, threads, slot };
     attempt::run(task, invocation, of, &mut terms).await
 }
 

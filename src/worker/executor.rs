@@ -129,7 +129,7 @@ impl Executor {
         }
         let (lanes, handed_on) = (Arc::clone(&self.lanes), self.finished.clone());
         tokio::spawn(async move {
-            lanes.call(errbacks, &finished).await;
+            lanes.call(errbacks, &finished, &mut None).await;
             let _ = handed_on.send(finished).await;
         });
     }
@@ -162,7 +162,11 @@ impl Lanes {
         };
         let room = match gather::room(&mut job, &self.crew).await {
             Ok(room) => room,
-            Err(why) => return self.not_gathered(job, why).await,
+            Err(why) => {
+                // Its errbacks may need the slot that this one has.
+                drop(turn);
+                return self.not_gathered(job, why, held).await;
+            }
         };
         let place = match turn {
             // The usual way, which asks nobody and waits for nothing.
@@ -179,9 +183,10 @@ impl Lanes {
             Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
             Err(NoPlace::Until(until)) => return delayed(job, until),
         };
+        *held = Some(slot);
         let _values = match gather::values(&mut job, room, &self.crew).await {
             Ok(held) => held,
-            Err(why) => return self.not_gathered(job, why).await,
+            Err(why) => return self.not_gathered(job, why, held).await,
         };
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
@@ -203,7 +208,6 @@ impl Lanes {
             self.track_started(&job);
         }
         let limits = self.crew.time_limits.of(&job.unsettled.request, &job.task.options);
-        *held = Some(slot);
         let threads = &self.crew.lost_threads;
         let mut terms = Terms { started, limits, on_loss, threads, slot: held };
         let ended = self.execute(job, &mut terms).await;
@@ -221,7 +225,12 @@ impl Lanes {
     }
 
     /// The end of a body that has not got its list.
-    async fn not_gathered(&self, job: Box<Job>, why: NoList) -> Option<Finished> {
+    async fn not_gathered(
+        &self,
+        job: Box<Job>,
+        why: NoList,
+        held: &mut Option<Slot>,
+    ) -> Option<Finished> {
         match why {
             NoList::Cancelled(why) => stopped(job.unsettled, &why),
             NoList::Until(until) => delayed(job, until),
@@ -236,7 +245,7 @@ impl Lanes {
             NoList::Refused(reason, exception) => {
                 let mut finished = gather::without_list(job.unsettled, reason, exception);
                 let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
-                self.call(errbacks, &finished).await;
+                self.call(errbacks, &finished, held).await;
                 Some(finished)
             }
         }
@@ -359,7 +368,7 @@ impl Lanes {
         let mut finished = Finished { unsettled, ending: Ending::Ended(outcome) };
         if has_sequel && finished.ending.failure().is_some() {
             let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
-            Box::pin(self.call(errbacks, &finished)).await;
+            Box::pin(self.call(errbacks, &finished, terms.slot)).await;
         }
         Some(finished)
     }
@@ -380,13 +389,13 @@ impl Lanes {
         End::Lost("isolate = process needs a Unix system".to_owned())
     }
 
-    async fn call(&self, errbacks: Vec<Errback>, finished: &Finished) {
+    async fn call(&self, errbacks: Vec<Errback>, finished: &Finished, slot: &mut Option<Slot>) {
         if errbacks.is_empty() {
             return;
         }
         let Some(failure) = finished.ending.failure() else { return };
         let request = &finished.unsettled.request;
-        errback::call(errbacks, request, failure, &self.crew).await;
+        errback::call(errbacks, request, failure, &self.crew, slot).await;
     }
 
     /// Tells the caller that the task runs. Nothing waits for it: a lost report is no reason not to

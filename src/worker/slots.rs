@@ -104,6 +104,13 @@ impl Slots {
 #[derive(Debug)]
 pub(super) struct Slot(Arc<Slots>);
 
+impl Slot {
+    /// Whether it is one of these.
+    pub(super) fn is_of(&self, slots: &Arc<Slots>) -> bool {
+        Arc::ptr_eq(&self.0, slots)
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         // Looking first is cheaper, and nearly always enough.

@@ -131,6 +131,30 @@ async fn a_thread_that_cannot_be_stopped_is_given_up_and_replaced() {
     bundle.settled();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_of_errbacks_are_given_up_like_those_of_tasks() {
+    let bundle = Bundle::new("lost-errback").await;
+    let worker = bundle.narrow_worker().await;
+    for lost in 1..=5 {
+        let call = Signature::<()>::new("tests.python_error");
+        let call = call.link_error(Signature::<()>::new("tests.on_failure_blocks"));
+        let result = bundle.client.send(call).await.unwrap();
+        let error = result.get(PATIENCE).await.unwrap_err();
+        assert!(error.failure().unwrap().is("ValueError"), "{lost}: {error:?}");
+    }
+    bundle.settled();
+    assert_eq!(bundle.probe.drain(), ["blocks"; 5]);
+    let waits = block::delay(&bundle.client).await.unwrap();
+    bundle.wait_for_depth(0, 1);
+    let other = note::delay(&bundle.client, "x".to_owned()).await.unwrap();
+    assert_eq!(other.get(PATIENCE).await.unwrap(), "x", "async tasks go on");
+    assert_eq!(bundle.probe.drain(), ["x"], "and the fifth thread keeps the only slot");
+    bundle.probe.open(6);
+    assert_eq!(waits.get(PATIENCE).await.unwrap(), 4, "until one has returned");
+    stop(worker).await;
+    bundle.settled();
+}
+
 /// An errback that never ends by itself.
 #[task(name = "tests.on_failure_stuck", time_limit = "300ms")]
 async fn on_failure_stuck(request: Value, error: Value, traceback: Value, probe: State<Probe>) {

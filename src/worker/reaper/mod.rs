@@ -113,7 +113,8 @@ async fn reap(deliveries: &mut Deliveries, finished: mpsc::Sender<Finished>, cre
             // They take their time; the prefetch bounds how many there are.
             let (finished, crew) = (finished.clone(), Arc::clone(crew));
             calling.spawn(async move {
-                errback::call(errbacks, &dead.unsettled.request, failure, &crew).await;
+                let request = &dead.unsettled.request;
+                errback::call(errbacks, request, failure, &crew, &mut None).await;
                 let _ = finished.send(*dead).await;
             });
         }
