@@ -22,6 +22,7 @@ use super::guard::{self, Guarded, Panicked};
 use super::journal;
 use super::limits::Limits;
 use super::lost_threads::{Lease, LostThreads};
+use super::permits::Permit;
 use super::slots::Slot;
 use super::unsettled::Unsettled;
 use super::watchdog;
@@ -61,6 +62,8 @@ pub(super) struct Terms<'a> {
     pub(super) threads: &'a Arc<LostThreads>,
     /// Stays here, unless a thread keeps it.
     pub(super) slot: &'a mut Option<Slot>,
+    /// Stays here, unless the function runs on.
+    pub(super) permit: &'a mut Option<Permit>,
 }
 
 /// The request for which a function runs, and by what it may be stopped.
@@ -112,7 +115,7 @@ pub(super) async fn run(
             let end = Attempt::new(running, entry, watch).await;
             if matches!(end, End::Cancelled(_) | End::TimedOut(_)) {
                 context.ask_to_end(false);
-                lease.give_up(terms.slot, request);
+                lease.give_up(terms.slot, terms.permit, request);
             }
             end
         }
@@ -339,7 +342,14 @@ mod tests {
         let threads = LostThreads::new(1);
         let started = tokio::time::Instant::now().into_std();
         let on_loss = OnConnectionLoss::Recognise;
-        let terms = Terms { started, limits, on_loss, threads: &threads, slot: &mut None };
+        let terms = Terms {
+            started,
+            limits,
+            on_loss,
+            threads: &threads,
+            slot: &mut None,
+            permit: &mut None,
+        };
         let watch = Watch::new(&terms, false, context, None);
         Attempt::new(Function(Guarded::new(future.boxed())), None, watch).await
     }
@@ -408,7 +418,14 @@ mod tests {
             let threads = LostThreads::new(1);
             let limits = Limits { soft: None, hard: Some(Duration::from_millis(1)) };
             let (started, on_loss) = (Instant::now(), OnConnectionLoss::Recognise);
-            let mut terms = Terms { started, limits, on_loss, threads: &threads, slot: &mut None };
+            let mut terms = Terms {
+                started,
+                limits,
+                on_loss,
+                threads: &threads,
+                slot: &mut None,
+                permit: &mut None,
+            };
             let (args, kwargs) = (Vec::new(), Map::new());
             let invocation = Invocation { args, kwargs, context: task::Context::for_test() };
             let unsettled = Unsettled {

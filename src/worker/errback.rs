@@ -119,7 +119,7 @@ async fn run(
     };
     let (started, threads, on_loss) =
         (Instant::now(), &crew.lost_threads, OnConnectionLoss::Recognise);
-    let mut terms = Terms { started, limits, on_loss, threads, slot };
+    let mut terms = Terms { started, limits, on_loss, threads, slot, permit: &mut None };
     attempt::run(task, invocation, of, &mut terms).await
 }
 

@@ -177,7 +177,7 @@ impl Lanes {
             }
             None => Box::pin(place::take(&job, &self.crew)).await,
         };
-        let (slot, _permit) = match place {
+        let (slot, mut permit) = match place {
             Ok(both) if place::is_live(&job) => both,
             Ok(_) | Err(NoPlace::Over) => return self.not_started(job.unsettled).await,
             Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
@@ -209,7 +209,8 @@ impl Lanes {
         }
         let limits = self.crew.time_limits.of(&job.unsettled.request, &job.task.options);
         let threads = &self.crew.lost_threads;
-        let mut terms = Terms { started, limits, on_loss, threads, slot: held };
+        let mut terms =
+            Terms { started, limits, on_loss, threads, slot: held, permit: &mut permit };
         let ended = self.execute(job, &mut terms).await;
         self.crew.recycling.task_ended(&self.crew.stop);
         ended

@@ -2,13 +2,15 @@
 //!
 //! Does not decide when one is given up (see `attempt`). **Invariant:** a thread's slot is free
 //! again once its task has ended, or at once if the thread is given up and not too many were; so
-//! there are never more threads than slots and the bound.
+//! there are never more threads than slots and the bound. Its permit of the fleet is free when the
+//! function has returned, and not before: what the limit protects is still in use.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{error, info};
 
+use super::permits::Permit;
 use super::slots::Slot;
 use crate::task::Request;
 
@@ -57,14 +59,16 @@ impl LostThreads {
 pub(super) struct Lease {
     threads: Arc<LostThreads>,
     state: AtomicU8,
-    /// The slot that a lost thread keeps.
-    slot: Mutex<Option<Slot>>,
+    kept: Mutex<Kept>,
 }
+
+/// What a lost thread keeps until it returns.
+type Kept = (Option<Slot>, Option<Permit>);
 
 impl Lease {
     pub(super) fn new(threads: &Arc<LostThreads>) -> Arc<Self> {
         let threads = Arc::clone(threads);
-        Arc::new(Self { threads, state: AtomicU8::new(WAITING), slot: Mutex::default() })
+        Arc::new(Self { threads, state: AtomicU8::new(WAITING), kept: Mutex::default() })
     }
 
     /// What the thread holds while it runs.
@@ -72,21 +76,25 @@ impl Lease {
         Thread(Arc::clone(self))
     }
 
-    /// Gives the thread up. Takes `slot` if too many were given up before. A task that waits for
-    /// its thread does not begin any more.
-    pub(super) fn give_up(&self, slot: &mut Option<Slot>, request: &Request) {
+    /// Gives the thread up. Takes `permit`, and `slot` if too many were given up before. A task
+    /// that waits for its thread does not begin any more.
+    pub(super) fn give_up(
+        &self,
+        slot: &mut Option<Slot>,
+        permit: &mut Option<Permit>,
+        request: &Request,
+    ) {
         if self.change(WAITING, RETURNED) {
             return;
         }
         let LostThreads { count, max, .. } = &*self.threads;
         let lost = count.fetch_add(1, Ordering::AcqRel) + 1;
-        if lost > *max {
-            *self.kept() = slot.take();
-        }
+        let slot = if lost > *max { slot.take() } else { None };
+        *self.kept() = (slot, permit.take());
         if !self.change(RUNNING, LOST) {
             // It has just returned.
             count.fetch_sub(1, Ordering::AcqRel);
-            self.kept().take();
+            self.let_go();
             return;
         }
         let (task_id, task_name) = (request.id.as_str(), request.task.as_str());
@@ -106,8 +114,14 @@ impl Lease {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Slot>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn let_go(&self) {
+        let kept = std::mem::take(&mut *self.kept());
+        // Not under the lock: others get it at once.
+        drop(kept);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,7 +141,7 @@ impl Drop for Thread {
         let Lease { threads, state, .. } = &*self.0;
         if state.swap(RETURNED, Ordering::AcqRel) == LOST {
             let lost = threads.count.fetch_sub(1, Ordering::AcqRel) - 1;
-            self.0.kept().take();
+            self.0.let_go();
             info!(lost, "a thread that was given up has returned");
         }
     }
@@ -182,7 +196,7 @@ mod tests {
                     }
                     Step::GiveUp(at) if at < running.len() => {
                         let (lease, thread, mut slot) = running.swap_remove(at);
-                        lease.give_up(&mut slot, &Request::default());
+                        lease.give_up(&mut slot, &mut None, &Request::default());
                         lost.push(thread);
                     }
                     Step::Return(at) if at < lost.len() => drop(lost.swap_remove(at)),
@@ -206,7 +220,7 @@ mod tests {
         let (slots, threads) = (Slots::new(1), LostThreads::new(0));
         let lease = Lease::new(&threads);
         let (thread, mut slot) = (lease.thread(), take(&slots));
-        lease.give_up(&mut slot, &Request::default());
+        lease.give_up(&mut slot, &mut None, &Request::default());
         assert_eq!(threads.count(), 0);
         assert!(slot.is_some(), "no thread keeps it");
         assert!(!thread.begin());
@@ -220,7 +234,7 @@ mod tests {
         let lease = Lease::new(&threads);
         let mut slot = take(&slots);
         drop(lease.thread());
-        lease.give_up(&mut slot, &Request::default());
+        lease.give_up(&mut slot, &mut None, &Request::default());
         assert_eq!(threads.count(), 0);
         drop(slot);
         assert!(take(&slots).is_some());

@@ -1,5 +1,7 @@
 //! Limits of the whole fleet: kept in the broker, and given back by workers that are gone.
 
+use std::time::Duration;
+
 use celeriac::{Signature, State, task};
 
 use crate::bundle::{Bundle, PATIENCE, config, stop, within};
@@ -23,6 +25,15 @@ pub(crate) async fn scarce_for(label: i64, tenant: String, probe: State<Probe>) 
     probe.record(format!("begins {tenant}"));
     probe.pass().await;
     probe.record(format!("ends {tenant}"));
+    label
+}
+
+/// Runs on a thread, which cannot be stopped.
+#[task(name = "tests.locked", global_concurrency = 1)]
+fn locked(label: i64, probe: State<Probe>) -> i64 {
+    probe.record(format!("begins {label}"));
+    tokio::runtime::Handle::current().block_on(probe.pass());
+    probe.record(format!("ends {label}"));
     label
 }
 
@@ -142,6 +153,25 @@ async fn calls_that_wait_for_a_slot_do_not_keep_permits_from_other_workers() {
     }
     stop(busy).await;
     stop(idle).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_given_up_has_its_permit_until_its_function_returns() {
+    let bundle = Bundle::new("permits-lost").await;
+    let worker = bundle.worker().await;
+    let call = locked::s(1).time_limit(Duration::from_millis(300));
+    let error = bundle.client.send(call).await.unwrap().get(PATIENCE).await.unwrap_err();
+    assert!(error.failure().unwrap().is("TimeLimitExceeded"), "{error:?}");
+    bundle.settled();
+    let queues = bundle.vhost.queues().unwrap();
+    assert!(queues.iter().any(|it| it == "celeriac.permits.tests.locked.0"), "{queues:?}");
+    let next = locked::delay(&bundle.client, 2).await.unwrap();
+    bundle.wait_for_depth(0, 1);
+    bundle.probe.open(2);
+    assert_eq!(within(next.get(PATIENCE)).await.unwrap(), 2);
+    assert_eq!(bundle.probe.runs(), ["begins 1", "ends 1", "begins 2", "ends 2"]);
+    stop(worker).await;
+    bundle.settled();
 }
 
 #[tokio::test(flavor = "multi_thread")]
