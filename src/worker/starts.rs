@@ -34,6 +34,10 @@ const GATES_MAX: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
+/// How long is waited for an answer. A start that comes after all is used up for nothing, so a
+/// broker that is only slow must not get there.
+const ASK_MAX: Duration = Duration::from_secs(10);
+
 /// How many starts of one queue are asked for at a time.
 const ASKED_MAX: u32 = 64;
 
@@ -96,8 +100,12 @@ impl Starts {
         gate.take(|| self.ask(gate)).await
     }
 
-    /// Whether the broker gives a start.
+    /// Whether the broker gives a start. Who asks keeps a slot, so it does not wait for a broker
+    /// that cannot answer.
     async fn ask(&self, gate: &Gate) -> Result<bool, AskError> {
+        if !self.connection.state().borrow().is_connected() {
+            return Err(AskError::Away);
+        }
         let mut declared = gate.declared();
         if !declared.is_some_and(|since| gate.is_fresh(since)) {
             declared = self.declare(gate, declared).await?;
@@ -230,9 +238,10 @@ impl Gate {
         if let Some(wait) = self.wait(Instant::now()) {
             return Err(wait);
         }
-        match ask().await {
+        let asked = tokio::time::timeout(ASK_MAX, ask()).await.unwrap_or(Err(AskError::Silent));
+        let pause = match asked {
             Ok(true) => return Ok(()),
-            Ok(false) => {}
+            Ok(false) => pause(self.window),
             Err(error) => {
                 let (queue, text): (_, &dyn std::error::Error) = (&self.queue, &error);
                 if std::mem::replace(&mut self.seen().is_refused, true) {
@@ -240,9 +249,9 @@ impl Gate {
                 } else {
                     warn!(queue, error = text, "starts cannot be taken, calls wait");
                 }
+                PAUSE_MAX
             }
-        }
-        let pause = pause(self.window);
+        };
         self.seen().full_until = Some(Instant::now() + pause);
         self.full.notify_waiters();
         Err(pause)
@@ -276,6 +285,10 @@ enum AskError {
     Declare(#[from] amqp::Error),
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error("the client's connection is lost, or blocked by the broker")]
+    Away,
+    #[error("the broker has not answered within {ASK_MAX:?}")]
+    Silent,
 }
 
 fn queue(limited: &str, Window { count, period }: Window) -> String {
@@ -347,6 +360,18 @@ mod tests {
         );
         assert!(taken.iter().all(Result::is_err) && !waits.is_zero());
         assert_eq!(asked.get(), 2, "as many as could have been given");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_answer_is_not_waited_for_without_end() {
+        let gate = gate("100/s");
+        let silent = async || std::future::pending().await;
+        assert_eq!(gate.take(silent).await, Err(PAUSE_MAX));
+        assert!(gate.seen().full_until.is_some(), "others do not ask at once");
+        gate.seen().full_until = None;
+        assert_eq!(gate.take(async || Err(AskError::Away)).await, Err(PAUSE_MAX));
+        gate.seen().full_until = None;
+        assert_eq!(gate.take(async || Ok(true)).await, Ok(()));
     }
 
     #[test]
