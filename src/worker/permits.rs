@@ -13,11 +13,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::starts::{WARN_EVERY, is_due};
 use crate::amqp::{self, Connection, Publish, Publisher, layout, topology};
 use crate::protocol::Message;
 
@@ -49,6 +50,17 @@ struct Shared {
     publisher: Publisher,
     asking: Semaphore,
     room: Arc<Semaphore>,
+    /// When the log was last told that calls get no permits at all.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Whether the log is to be told at a level that is seen: calls would wait without end, and
+    /// nobody would know why.
+    fn is_news(&self) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        is_due(&mut warned, WARN_EVERY, Instant::now())
+    }
 }
 
 /// What has waiters or permits; who knows of a kind keeps it.
@@ -105,7 +117,8 @@ impl Permits {
     /// Permits that live as long as `connection`; `publisher` asks for them.
     pub(super) fn new(connection: Connection, publisher: Publisher) -> Self {
         let (asking, room) = (Semaphore::new(ASKING_MAX), Arc::new(Semaphore::new(HELD_MAX)));
-        let shared = Arc::new(Shared { connection, publisher, asking, room });
+        let warned = Mutex::default();
+        let shared = Arc::new(Shared { connection, publisher, asking, room, warned });
         Self { shared, kinds: Mutex::default() }
     }
 
@@ -172,7 +185,11 @@ async fn ask_for_waiters(kind: Arc<Kind>) {
             Ok(Some(taken)) => give(&kind, taken, 0),
             Ok(None) => tokio::time::sleep(PAUSE).await,
             Err(error) => {
-                debug!(name = kind.name, %error, "permits cannot be asked for");
+                if kind.shared.is_news() {
+                    warn!(name = kind.name, %error, "permits cannot be taken, calls wait");
+                } else {
+                    debug!(name = kind.name, %error, "permits cannot be taken");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -186,8 +203,14 @@ impl Kind {
 
     /// Takes a permit that is free.
     async fn ask(&self, limit: u32) -> Result<Option<Taken>, amqp::Error> {
-        let Shared { connection, publisher, asking, room } = &*self.shared;
-        let Ok(place) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
+        let Shared { connection, publisher, asking, room, .. } = &*self.shared;
+        let Ok(place) = Arc::clone(room).try_acquire_owned() else {
+            if self.shared.is_news() {
+                let (name, max) = (&self.name, HELD_MAX);
+                warn!(name, max, "this worker has all the permits that it may have, calls wait");
+            }
+            return Ok(None);
+        };
         // It is never closed.
         let Ok(_asking) = asking.acquire().await else { return Ok(None) };
         // Not all workers begin with the same one.

@@ -6,7 +6,8 @@
 //! the rest. Runs and settles nothing.
 //!
 //! **Invariants:** a start is taken by who then starts; nobody keeps a slot or a permit from
-//! others for longer than a moment in order to wait for something else.
+//! others for longer than a moment in order to wait for something else, or for longer than a few
+//! seconds while the broker does not answer.
 
 use std::borrow::Cow;
 use std::future::Future;

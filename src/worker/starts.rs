@@ -32,7 +32,7 @@ const GATES_MAX: usize = 10_000;
 
 /// How often is looked for queues that have expired, and how often the log hears that none have.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-const WARN_EVERY: Duration = Duration::from_secs(60);
+pub(super) const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// How long is waited for an answer. A start that comes after all is used up for nothing, so a
 /// broker that is only slow must not get there.
@@ -182,7 +182,7 @@ impl Gates {
 }
 
 /// Whether it is time for what was done `last`.
-fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
+pub(super) fn is_due(last: &mut Option<Instant>, every: Duration, now: Instant) -> bool {
     let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= every);
     if is_due {
         *last = Some(now);
@@ -360,6 +360,16 @@ mod tests {
         );
         assert!(taken.iter().all(Result::is_err) && !waits.is_zero());
         assert_eq!(asked.get(), 2, "as many as could have been given");
+    }
+
+    #[test]
+    fn the_log_is_told_at_once_and_then_once_in_a_while() {
+        let (mut last, now) = (None, Instant::now());
+        let mut told = |after| is_due(&mut last, WARN_EVERY, now + after);
+        assert!(told(Duration::ZERO));
+        assert!(!told(WARN_EVERY / 2));
+        assert!(told(WARN_EVERY));
+        assert!(!told(WARN_EVERY));
     }
 
     #[tokio::test(start_paused = true)]
