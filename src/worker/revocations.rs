@@ -41,6 +41,9 @@ const WAITING_MAX: usize = 1000;
 /// Marks in one record.
 const MARKS_MAX: usize = 1000;
 
+/// How far the clocks of workers may be apart for what spares work to be new.
+const SKEW: SignedDuration = SignedDuration::from_mins(1);
+
 /// Until a worker looks whether another one has appended a mark.
 const LOOK_AGAIN: Backoff =
     Backoff { base: Duration::from_millis(800), cap: Duration::from_millis(800), jitter: true };
@@ -228,6 +231,7 @@ fn offset(message: &Message) -> Option<i64> {
 /// Reads the stream until the consumer ends; tells when it has come to the bookmark.
 async fn follow(mut deliveries: Deliveries, crew: Arc<Crew>, mut replay: Replay) {
     let (mut burst, mut asked, mut rest) = (Vec::new(), Progress::default(), Progress::default());
+    let mut spared = Spared::since(Timestamp::now().saturating_sub(SKEW).unwrap_or(Timestamp::MIN));
     while deliveries.next_burst(&mut burst).await {
         for delivery in burst.drain(..) {
             let of_rest = &*delivery.queue == topology::rest_stream();
@@ -238,7 +242,9 @@ async fn follow(mut deliveries: Deliveries, crew: Arc<Crew>, mut replay: Replay)
             match record {
                 Ok(Record::Revoke(revocation)) => {
                     let marks = take_in(&revocation, &crew.revoked, moment);
-                    if !marks.is_empty() {
+                    if of_rest && !revocation.terminate {
+                        spared.gather(marks, revocation.at);
+                    } else if !marks.is_empty() {
                         stop(marks, revocation, &crew);
                     }
                 }
@@ -246,6 +252,38 @@ async fn follow(mut deliveries: Deliveries, crew: Arc<Crew>, mut replay: Replay)
                 Err(error) => debug!(%error, "not a revocation"),
             }
         }
+        let marks = spared.take();
+        if !marks.is_empty() {
+            debug!(marks = marks.len(), "the rest of chords is spared");
+            crew.active.cancel_if(covering(&marks), Cancel::revoked(false, None));
+        }
+    }
+}
+
+/// What a burst of records spares. There may be tens of thousands of these when a worker starts,
+/// and its whole register is searched for what it holds of them.
+#[derive(Debug)]
+struct Spared {
+    /// What was spared before needs no search: a job that has come since was compared with it, and
+    /// one that has slipped through only does what nobody needs.
+    since: Timestamp,
+    marks: Vec<Mark>,
+}
+
+impl Spared {
+    fn since(since: Timestamp) -> Self {
+        Self { since, marks: Vec::new() }
+    }
+
+    fn gather(&mut self, marks: Vec<Mark>, at: Timestamp) {
+        if at >= self.since {
+            self.marks.extend(marks);
+        }
+    }
+
+    /// What is to be searched for.
+    fn take(&mut self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks)
     }
 }
 
@@ -313,6 +351,19 @@ mod tests {
         assert_eq!(stopped(&record(30, true), Moment::Again), 0, "that has been done");
         let other = Revocation::now([Mark::Task("2".to_owned())]);
         assert_eq!(stopped(&other, Moment::News), 1, "what waits is not to start");
+    }
+
+    #[test]
+    fn what_was_spared_before_a_worker_started_is_not_searched_for() {
+        let began = Timestamp::now();
+        let mut spared = Spared::since(began);
+        let mark = |id: &str| Mark::Task(id.to_owned());
+        spared.gather(vec![mark("old")], began - SignedDuration::from_secs(1));
+        assert_eq!(spared.take(), []);
+        spared.gather(vec![mark("1"), mark("2")], began);
+        spared.gather(vec![mark("3")], began + SignedDuration::from_secs(1));
+        assert_eq!(spared.take(), ["1", "2", "3"].map(mark), "one search for a burst");
+        assert_eq!(spared.take(), []);
     }
 
     #[test]
