@@ -38,19 +38,17 @@ impl Event {
     /// Reads the wire form.
     ///
     /// # Errors
-    /// When type, host name or timestamp are not there, a task event has no `uuid`, or a field has
-    /// another type than it should have.
+    /// When type, host name or timestamp are not there or of another type, or a task event has no
+    /// `uuid`. What only describes is left out if it is of another type: senders differ.
     pub fn from_map(mut map: Map) -> Result<Self, Error> {
-        let name = text(&mut map, "type")?.ok_or(Error::Missing { field: "type" })?;
-        let hostname = text(&mut map, "hostname")?.ok_or(Error::Missing { field: "hostname" })?;
-        let mut number = |field| {
-            let value = map.remove(field).unwrap_or_default();
-            fields::number(field, &value)
-        };
-        let utcoffset = number("utcoffset")?;
-        let timestamp = number("timestamp")?.ok_or(Error::Missing { field: "timestamp" })?;
-        let pid = integer(&mut map, "pid")?;
-        let clock = integer(&mut map, "clock")?;
+        let name = needed(&mut map, "type")?;
+        let hostname = needed(&mut map, "hostname")?;
+        let timestamp = map.remove("timestamp").unwrap_or_default();
+        let timestamp = fields::number("timestamp", &timestamp)?
+            .ok_or(Error::Missing { field: "timestamp" })?;
+        let utcoffset = number(&mut map, "utcoffset");
+        let pid = integer(&mut map, "pid");
+        let clock = integer(&mut map, "clock");
         let kind = EventKind::from_map(name, map)?;
         Ok(Self { hostname, utcoffset, pid, clock, timestamp, kind })
     }
@@ -73,14 +71,25 @@ impl Event {
     }
 }
 
-/// Takes a text out of `map`.
-pub(super) fn text(map: &mut Map, field: &'static str) -> Result<Option<String>, Error> {
-    fields::text(field, map.remove(field).unwrap_or_default())
+/// Takes a text out of `map` that has to be there.
+pub(super) fn needed(map: &mut Map, field: &'static str) -> Result<String, Error> {
+    let value = map.remove(field).unwrap_or_default();
+    fields::text(field, value)?.ok_or(Error::Missing { field })
 }
 
-/// Takes an integer out of `map`.
-pub(super) fn integer(map: &mut Map, field: &'static str) -> Result<Option<i64>, Error> {
-    fields::integer(field, &map.remove(field).unwrap_or_default())
+/// Takes a text out of `map`, if it is one.
+pub(super) fn text(map: &mut Map, field: &'static str) -> Option<String> {
+    fields::text(field, map.remove(field)?).ok()?
+}
+
+/// Takes an integer out of `map`, if it is one.
+pub(super) fn integer(map: &mut Map, field: &'static str) -> Option<i64> {
+    fields::integer(field, &map.remove(field)?).ok()?
+}
+
+/// Takes a number out of `map`, if it is one.
+pub(super) fn number(map: &mut Map, field: &'static str) -> Option<f64> {
+    fields::number(field, &map.remove(field)?).ok()?
 }
 
 /// Adds an entry that is left out if there is no value.

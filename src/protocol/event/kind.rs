@@ -1,6 +1,6 @@
 //! What events tell, type by type.
 
-use super::event::{integer, push_some, text};
+use super::event::{integer, needed, number, push_some, text};
 use crate::protocol::fields;
 use crate::protocol::{Error, Map, Value};
 
@@ -223,39 +223,39 @@ impl EventKind {
         Ok(match &*name {
             "task-sent" => Self::TaskSent(Box::new(TaskSent {
                 task: TaskInfo::take(map)?,
-                queue: text(map, "queue")?,
-                exchange: text(map, "exchange")?,
-                routing_key: text(map, "routing_key")?,
+                queue: text(map, "queue"),
+                exchange: text(map, "exchange"),
+                routing_key: text(map, "routing_key"),
             })),
             "task-received" => Self::TaskReceived(Box::new(TaskInfo::take(map)?)),
-            "task-started" => Self::TaskStarted { uuid: uuid(map)? },
+            "task-started" => Self::TaskStarted { uuid: needed(map, "uuid")? },
             "task-succeeded" => Self::TaskSucceeded {
-                uuid: uuid(map)?,
-                result: text(map, "result")?,
-                runtime: number(map, "runtime")?,
+                uuid: needed(map, "uuid")?,
+                result: text(map, "result"),
+                runtime: number(map, "runtime"),
             },
             "task-failed" => Self::TaskFailed {
-                uuid: uuid(map)?,
-                exception: text(map, "exception")?,
-                traceback: text(map, "traceback")?,
+                uuid: needed(map, "uuid")?,
+                exception: text(map, "exception"),
+                traceback: text(map, "traceback"),
             },
             "task-retried" => Self::TaskRetried {
-                uuid: uuid(map)?,
-                exception: text(map, "exception")?,
-                traceback: text(map, "traceback")?,
+                uuid: needed(map, "uuid")?,
+                exception: text(map, "exception"),
+                traceback: text(map, "traceback"),
             },
             "task-rejected" => {
-                Self::TaskRejected { uuid: uuid(map)?, requeue: flag(map, "requeue")? }
+                Self::TaskRejected { uuid: needed(map, "uuid")?, requeue: flag(map, "requeue") }
             }
             "task-revoked" => Self::TaskRevoked {
-                uuid: uuid(map)?,
-                terminated: flag(map, "terminated")?,
-                signum: integer(map, "signum")?,
-                expired: flag(map, "expired")?,
+                uuid: needed(map, "uuid")?,
+                terminated: flag(map, "terminated"),
+                signum: signum(map),
+                expired: flag(map, "expired"),
             },
-            "worker-online" => Self::WorkerOnline(WorkerFacts::take(map)?),
-            "worker-heartbeat" => Self::WorkerHeartbeat(WorkerFacts::take(map)?),
-            "worker-offline" => Self::WorkerOffline(WorkerFacts::take(map)?),
+            "worker-online" => Self::WorkerOnline(WorkerFacts::take(map)),
+            "worker-heartbeat" => Self::WorkerHeartbeat(WorkerFacts::take(map)),
+            "worker-offline" => Self::WorkerOffline(WorkerFacts::take(map)),
             _ => Self::Custom { name, fields: std::mem::take(map) },
         })
     }
@@ -307,15 +307,15 @@ impl TaskInfo {
 
     fn take(map: &mut Map) -> Result<Self, Error> {
         Ok(Self {
-            uuid: uuid(map)?,
-            name: text(map, "name")?,
-            args: text(map, "args")?,
-            kwargs: text(map, "kwargs")?,
-            root_id: text(map, "root_id")?,
-            parent_id: text(map, "parent_id")?,
-            retries: integer(map, "retries")?.unwrap_or(0),
-            eta: text(map, "eta")?,
-            expires: text(map, "expires")?,
+            uuid: needed(map, "uuid")?,
+            name: text(map, "name"),
+            args: text(map, "args"),
+            kwargs: text(map, "kwargs"),
+            root_id: text(map, "root_id"),
+            parent_id: text(map, "parent_id"),
+            retries: integer(map, "retries").unwrap_or(0),
+            eta: text(map, "eta"),
+            expires: text(map, "expires"),
         })
     }
 
@@ -351,16 +351,16 @@ impl TaskSent {
 }
 
 impl WorkerFacts {
-    fn take(map: &mut Map) -> Result<Self, Error> {
-        Ok(Self {
-            freq: number(map, "freq")?,
-            active: integer(map, "active")?,
-            processed: integer(map, "processed")?,
-            loadavg: load(map.remove("loadavg").unwrap_or_default())?,
-            sw_ident: text(map, "sw_ident")?,
-            sw_ver: text(map, "sw_ver")?,
-            sw_sys: text(map, "sw_sys")?,
-        })
+    fn take(map: &mut Map) -> Self {
+        Self {
+            freq: number(map, "freq"),
+            active: integer(map, "active"),
+            processed: integer(map, "processed"),
+            loadavg: load(map),
+            sw_ident: text(map, "sw_ident"),
+            sw_ver: text(map, "sw_ver"),
+            sw_sys: text(map, "sw_sys"),
+        }
     }
 
     fn push_into(self, map: &mut Map) {
@@ -388,26 +388,27 @@ fn shorten(text: &mut String, max: usize) {
     text.push_str(DOTS);
 }
 
-fn uuid(map: &mut Map) -> Result<String, Error> {
-    text(map, "uuid")?.ok_or(Error::Missing { field: "uuid" })
+fn flag(map: &mut Map, field: &'static str) -> bool {
+    let value = map.remove(field).unwrap_or_default();
+    fields::flag(field, &value).ok().flatten().unwrap_or(false)
 }
 
-fn number(map: &mut Map, field: &'static str) -> Result<Option<f64>, Error> {
-    fields::number(field, &map.remove(field).unwrap_or_default())
-}
-
-fn flag(map: &mut Map, field: &'static str) -> Result<bool, Error> {
-    Ok(fields::flag(field, &map.remove(field).unwrap_or_default())?.unwrap_or(false))
+/// The number of a signal: a text where a child of Python's pool was killed by somebody else.
+fn signum(map: &mut Map) -> Option<i64> {
+    match map.remove("signum")? {
+        Value::String(text) => text.parse().ok(),
+        other => fields::integer("signum", &other).ok()?,
+    }
 }
 
 /// Three numbers; Python has been seen to send more or fewer on systems without a load.
-fn load(value: Value) -> Result<Option<[f64; 3]>, Error> {
-    let Some(items) = fields::array("loadavg", value)? else { return Ok(None) };
+fn load(map: &mut Map) -> Option<[f64; 3]> {
+    let items = fields::array("loadavg", map.remove("loadavg")?).ok()??;
     let mut load = [0.0; 3];
     for (place, item) in load.iter_mut().zip(&items) {
-        *place = fields::number("loadavg", item)?.unwrap_or(0.0);
+        *place = fields::number("loadavg", item).ok()?.unwrap_or(0.0);
     }
-    Ok(Some(load))
+    Some(load)
 }
 
 #[cfg(test)]

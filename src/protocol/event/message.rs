@@ -80,9 +80,7 @@ mod tests {
         for fields in [
             r#""type": "task-started""#,
             r#""type": "task-started", "uuid": 3"#,
-            r#""type": "task-succeeded", "uuid": "1", "runtime": "long""#,
-            r#""type": "worker-online", "loadavg": 3"#,
-            r#""type": "worker-online", "active": "many""#,
+            r#""type": "task-sent", "uuid": ["1"]"#,
             r#""type": null"#,
         ] {
             let wrong = format!("{{{base}, {fields}}}");
@@ -99,6 +97,43 @@ mod tests {
         let mut pickle = message("{}");
         pickle.properties.content_type = Some("application/x-python-serialize".to_owned());
         assert!(decode(&pickle).is_err());
+    }
+
+    #[test]
+    fn what_only_describes_is_left_out_if_it_is_of_another_type() {
+        let base = r#""hostname": "w", "timestamp": 1.5, "clock": [], "pid": "1""#;
+        let read = |fields: &str| {
+            let event = decode(&message(&format!("{{{base}, {fields}}}"))).unwrap().remove(0);
+            let event = event.unwrap();
+            assert_eq!((event.clock, event.pid), (None, None));
+            event.kind
+        };
+        let rows = [("15", Some(15)), (r#""15""#, Some(15)), (r#""SIGTERM""#, None), ("{}", None)];
+        for (sent, signum) in rows {
+            let fields = format!(
+                r#""type": "task-revoked", "uuid": "1", "terminated": true, "signum": {sent}"#
+            );
+            let uuid = "1".to_owned();
+            let told = EventKind::TaskRevoked { uuid, terminated: true, signum, expired: false };
+            assert_eq!(read(&fields), told);
+        }
+        let (uuid, result) = ("1".to_owned(), Some("3".to_owned()));
+        let told = EventKind::TaskSucceeded { uuid, result, runtime: None };
+        let succeeded =
+            r#""type": "task-succeeded", "uuid": "1", "result": "3", "runtime": "long""#;
+        assert_eq!(read(succeeded), told);
+        let EventKind::TaskReceived(task) = read(
+            r#""type": "task-received", "uuid": "1", "name": "t", "args": [1], "retries": {}"#,
+        ) else {
+            panic!("another event")
+        };
+        assert_eq!((task.name.as_deref(), task.args, task.retries), (Some("t"), None, 0));
+        let EventKind::WorkerOnline(facts) =
+            read(r#""type": "worker-online", "loadavg": 3, "active": "many", "sw_ver": "1""#)
+        else {
+            panic!("another event")
+        };
+        assert_eq!((facts.loadavg, facts.active, facts.sw_ver), (None, None, Some("1".to_owned())));
     }
 
     #[test]
