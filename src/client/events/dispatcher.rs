@@ -1,10 +1,11 @@
 //! Sending events: a bounded queue, and one task that empties it in bursts.
 //!
 //! **Invariant:** whoever tells something never waits: what the broker does not take in time is
-//! dropped, counted, and told once.
+//! dropped, counted, and told once. What waits is bounded in number and in bytes, and events of
+//! tasks do not take the places of those that tell that a worker is there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::writer::{Happening, Writer};
+use super::writer::{Happening, TEXT_MAX, Writer};
 use crate::amqp::{Connection, Emitter, Publish, PublishError, layout};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -22,6 +23,13 @@ use crate::protocol::event::EventKind;
 
 /// Events that wait to be sent; later ones are dropped.
 const QUEUE_MAX: usize = 4096;
+
+/// Places among them that events of tasks do not take: a worker of which nobody hears for a few
+/// seconds is dead to monitors.
+const KEPT_FREE: usize = 64;
+
+/// How long the texts of events are together that wait or are being sent, in bytes.
+const BYTES_MAX: usize = 16 << 20;
 
 /// Events that are taken from the queue at once.
 const BURST_MAX: usize = 256;
@@ -51,6 +59,8 @@ pub(crate) struct Dispatcher {
 struct Counts {
     sent: AtomicU64,
     dropped: AtomicU64,
+    /// The bytes of those that wait or are being sent.
+    bytes: AtomicUsize,
 }
 
 impl Dispatcher {
@@ -82,14 +92,32 @@ impl Dispatcher {
     }
 
     /// Tells that something has happened just now.
-    pub(crate) fn send(&self, kind: EventKind) {
+    pub(crate) fn send(&self, mut kind: EventKind) {
         let timestamp = Timestamp::now().as_microsecond() as f64 / 1e6;
-        let happening = Happening { clock: self.clock.tick(), timestamp, kind };
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(happening)
-            && self.counts.dropped.fetch_add(1, Ordering::Relaxed) == 0
-        {
+        let (clock, size) = (self.clock.tick(), kind.shorten(TEXT_MAX));
+        let is_sent = self.has_room(&kind, size) && {
+            // Before it can be taken, so that the sum never falls below what waits.
+            self.counts.bytes.fetch_add(size, Ordering::Relaxed);
+            match self.queue.try_send(Happening { clock, timestamp, size, kind }) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    self.counts.bytes.fetch_sub(size, Ordering::Relaxed);
+                    false
+                }
+            }
+        };
+        if !is_sent && self.counts.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
             warn!("events are dropped: there are more of them than the broker takes");
         }
+    }
+
+    /// Whether the event may wait. Those of workers are few and small.
+    fn has_room(&self, kind: &EventKind, size: usize) -> bool {
+        if !kind.is_of_task() {
+            return true;
+        }
+        let bytes = self.counts.bytes.load(Ordering::Relaxed);
+        self.queue.capacity() > KEPT_FREE && bytes.saturating_add(size) <= BYTES_MAX
     }
 
     /// How many events were sent, and how many were dropped.
@@ -150,11 +178,13 @@ impl Sending {
                     if taken == 0 {
                         return;
                     }
+                    let bytes = burst.iter().map(|it: &Happening| it.size).sum();
                     for (publish, count) in self.writer.messages(burst.drain(..)) {
                         if !self.emit(publish, count).await {
                             return;
                         }
                     }
+                    self.counts.bytes.fetch_sub(bytes, Ordering::Relaxed);
                 }
             }
         }
@@ -204,22 +234,74 @@ impl Sending {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_there_is_no_room_for_is_dropped_and_counted() {
-        let (queue, mut inbox) = mpsc::channel(2);
+    fn dispatcher(places: usize) -> (Dispatcher, mpsc::Receiver<Happening>) {
+        let (queue, inbox) = mpsc::channel(places);
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (clock, counts) = (Arc::default(), Arc::default());
-        let dispatcher = Dispatcher { queue, clock, counts, stop, ended };
+        (Dispatcher { queue, clock, counts, stop, ended }, inbox)
+    }
+
+    fn started(uuid: &str) -> EventKind {
+        EventKind::TaskStarted { uuid: uuid.to_owned() }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_dropped_and_counted() {
+        let (dispatcher, mut inbox) = dispatcher(KEPT_FREE + 2);
         for number in 0..5 {
-            dispatcher.send(EventKind::TaskStarted { uuid: number.to_string() });
+            dispatcher.send(started(&number.to_string()));
         }
         assert_eq!(dispatcher.counts(), (0, 3));
         let kept = inbox.try_recv().unwrap();
-        assert_eq!(kept.kind, EventKind::TaskStarted { uuid: "0".to_owned() });
+        assert_eq!(kept.kind, started("0"));
         assert!(kept.clock == 1 && kept.timestamp > 1e9);
-        dispatcher.send(EventKind::TaskStarted { uuid: "later".to_owned() });
+        dispatcher.send(started("later"));
         assert_eq!(dispatcher.counts(), (0, 3), "there is room again");
         assert_eq!(inbox.try_recv().unwrap().clock, 2);
         assert_eq!(inbox.try_recv().unwrap().clock, 6, "what was dropped has had its time");
+    }
+
+    #[test]
+    fn heartbeats_have_places_that_tasks_do_not_take() {
+        let (dispatcher, mut inbox) = dispatcher(KEPT_FREE + 2);
+        for _ in 0..KEPT_FREE + 2 {
+            dispatcher.send(started("1"));
+        }
+        let dropped = KEPT_FREE as u64;
+        assert_eq!(dispatcher.counts(), (0, dropped));
+        for _ in 0..KEPT_FREE {
+            dispatcher.send(EventKind::WorkerHeartbeat(Default::default()));
+        }
+        assert_eq!(dispatcher.counts(), (0, dropped), "there is a place for each");
+        dispatcher.send(EventKind::WorkerOffline(Default::default()));
+        assert_eq!(dispatcher.counts(), (0, dropped + 1), "they are bounded, too");
+        let kept = std::iter::from_fn(|| inbox.try_recv().ok());
+        assert_eq!(kept.filter(|it| !it.kind.is_of_task()).count(), KEPT_FREE);
+    }
+
+    #[test]
+    fn texts_are_cut_before_they_wait_and_their_sum_is_bounded() {
+        let (dispatcher, mut inbox) = dispatcher(QUEUE_MAX);
+        let long = || EventKind::TaskFailed {
+            uuid: String::new(),
+            exception: None,
+            traceback: Some("x".repeat(10 * TEXT_MAX)),
+        };
+        let fit = BYTES_MAX / TEXT_MAX;
+        for _ in 0..fit + 3 {
+            dispatcher.send(long());
+        }
+        assert_eq!(dispatcher.counts(), (0, 3));
+        dispatcher.send(EventKind::WorkerHeartbeat(Default::default()));
+        assert_eq!(dispatcher.counts(), (0, 3), "it is not held up by tasks");
+        let mut waiting = Vec::new();
+        waiting.extend(std::iter::from_fn(|| inbox.try_recv().ok()));
+        assert_eq!(waiting.len(), fit + 1);
+        assert_eq!(waiting.iter().map(|it| it.size).sum::<usize>(), BYTES_MAX);
+        assert!(matches!(
+            &waiting[0].kind,
+            EventKind::TaskFailed { traceback: Some(text), .. }
+                if text.len() == TEXT_MAX && text.capacity() < 2 * TEXT_MAX
+        ));
     }
 }

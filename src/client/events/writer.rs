@@ -14,7 +14,7 @@ const LIST_BYTES_MAX: usize = 256 << 10;
 const LIST_MAX: usize = 256;
 
 /// How long one text of an event is at most, in bytes: tracebacks can be long.
-const TEXT_MAX: usize = 16 << 10;
+pub(super) const TEXT_MAX: usize = 16 << 10;
 
 /// What has happened, and when.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Happening {
     pub(super) clock: i64,
     /// Seconds since the Unix epoch.
     pub(super) timestamp: f64,
+    /// How long its texts are, none of them longer than [`TEXT_MAX`], in bytes.
+    pub(super) size: usize,
     pub(super) kind: EventKind,
 }
 
@@ -55,8 +57,7 @@ impl Writer {
     ) -> Vec<(Result<Publish, Error>, u64)> {
         let mut lists: Vec<List> = Vec::new();
         let (utcoffset, pid) = (utcoffset(), i64::from(std::process::id()));
-        for Happening { clock, timestamp, mut kind } in burst {
-            let size = kind.shorten(TEXT_MAX);
+        for Happening { clock, timestamp, size, kind } in burst {
             let is_of_task = kind.is_of_task();
             let hostname = self.hostname.clone();
             let (utcoffset, pid, clock) = (Some(utcoffset), Some(pid), Some(clock));
@@ -102,13 +103,16 @@ mod tests {
 
     fn failed(length: usize) -> EventKind {
         let exception = Some("x".repeat(length));
-        EventKind::TaskFailed { uuid: "1".to_owned(), exception, traceback: None }
+        EventKind::TaskFailed { uuid: String::new(), exception, traceback: None }
     }
 
     /// The routing keys of the messages, with the names of the events in each.
     fn messages(kinds: impl IntoIterator<Item = EventKind>) -> Vec<(String, Vec<String>)> {
         let writer = Writer { exchange: "celeryev".to_owned(), hostname: "w1@h".to_owned() };
-        let at = |(clock, kind)| Happening { clock, timestamp: 1.5, kind };
+        let at = |(clock, mut kind): (i64, EventKind)| {
+            let size = kind.shorten(TEXT_MAX);
+            Happening { clock, timestamp: 1.5, size, kind }
+        };
         let messages = writer.messages((1..).zip(kinds).map(at));
         let read = |(publish, count): (Result<Publish, Error>, u64)| {
             let publish = publish.unwrap();

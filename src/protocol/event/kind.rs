@@ -190,17 +190,25 @@ impl EventKind {
         }
     }
 
-    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. What a
-    /// custom event has is not cut and not counted.
+    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. Ids and
+    /// addresses are counted, but not cut; what a custom event has is neither.
     pub(crate) fn shorten(&mut self, max: usize) -> usize {
-        let mut sum = 0;
+        let mut sum = self.uuid().map_or(0, str::len);
         let mut cut = |text: &mut String| {
             shorten(text, max);
             sum += text.len();
         };
         match self {
-            Self::TaskSent(sent) => sent.task.texts().for_each(cut),
-            Self::TaskReceived(task) => task.texts().for_each(cut),
+            Self::TaskSent(sent) => {
+                let TaskSent { task, queue, exchange, routing_key } = &mut **sent;
+                task.texts().for_each(cut);
+                let address = [queue, exchange, routing_key].into_iter().flatten();
+                sum += task.ids() + address.map(|it| it.len()).sum::<usize>();
+            }
+            Self::TaskReceived(task) => {
+                task.texts().for_each(cut);
+                sum += task.ids();
+            }
             Self::TaskSucceeded { result, .. } => result.iter_mut().for_each(cut),
             Self::TaskFailed { exception, traceback, .. }
             | Self::TaskRetried { exception, traceback, .. } => {
@@ -305,6 +313,12 @@ impl TaskInfo {
         [name, args, kwargs].into_iter().flatten()
     }
 
+    /// How long the ids of other calls are together, and the dates.
+    fn ids(&self) -> usize {
+        let ids = [&self.root_id, &self.parent_id, &self.eta, &self.expires];
+        ids.into_iter().flatten().map(String::len).sum()
+    }
+
     fn take(map: &mut Map) -> Result<Self, Error> {
         Ok(Self {
             uuid: needed(map, "uuid")?,
@@ -386,6 +400,8 @@ fn shorten(text: &mut String, max: usize) {
     }
     text.truncate(end);
     text.push_str(DOTS);
+    // What was cut off would stay in memory as long as the event waits.
+    text.shrink_to_fit();
 }
 
 fn flag(map: &mut Map, field: &'static str) -> bool {
@@ -423,10 +439,10 @@ mod tests {
             traceback: Some("here".to_owned()),
         };
         let mut event = failed("short");
-        assert_eq!(event.shorten(5), 9);
+        assert_eq!(event.shorten(5), 1 + 9);
         assert_eq!(event, failed("short"));
         let mut event = failed("\u{fc}ber alles lang");
-        assert_eq!(event.shorten(4), 3 + 4, "a letter is not cut in two");
+        assert_eq!(event.shorten(4), 1 + 3 + 4, "a letter is not cut in two");
         assert_eq!(event, failed("..."));
     }
 }
