@@ -194,6 +194,26 @@ async fn what_is_revoked_or_goes_back_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_finishes_what_runs_takes_part_in_elections() {
+    let bundle = Bundle::new("events-drain").await;
+    let mut events = within(bundle.client.events()).await.unwrap();
+    let worker = bundle.worker().await;
+    let held = bundle.client.send(hold::s("held".to_owned())).await.unwrap();
+    bundle.probe.seen(1).await;
+    worker.handle().shutdown();
+    let vote = Map::from_iter([("id", "vote")]);
+    within(bundle.client.control().cast("election", vote)).await.unwrap();
+    let seen = until(&mut events, |event| event.name() == "worker-elect-ack").await;
+    let Some(EventKind::Custom { fields, .. }) = seen.last().map(|event| &event.kind) else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(fields.get("id").and_then(Value::as_str), Some("vote"));
+    bundle.probe.open(1);
+    held.get(PATIENCE).await.unwrap();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_steps_of_a_workflow_are_told_by_the_worker_that_sends_them() {
     let bundle = Bundle::with("events-steps", talkative).await;
     let mut events = within(bundle.client.events()).await.unwrap();

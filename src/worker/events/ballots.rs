@@ -17,17 +17,22 @@ pub(super) const BALLOTS_MAX: usize = 100;
 /// the command and the event come to it by different ways.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Agrees with whatever comes of the election `id`.
+/// How long the id of an election is at most, in bytes; Celery's are UUIDs.
+const ID_MAX: usize = 255;
+
+/// Agrees with whatever comes of the election `id`. A worker that finishes what runs does so, too:
+/// to the others it is alive until it has told that it is not.
 pub(in crate::worker) fn agree(crew: &Arc<Crew>, id: &str) {
+    if id.len() > ID_MAX {
+        return;
+    }
     let Ok(ballot) = Arc::clone(&crew.events.ballots).try_acquire_owned() else { return };
-    let (crew, id) = (Arc::clone(crew), id.to_owned());
+    let (crew, id) = (Arc::downgrade(crew), id.to_owned());
     tokio::spawn(async move {
-        tokio::select! {
-            () = crew.stop.warm.cancelled() => {}
-            () = tokio::time::sleep(PAUSE) => {
-                let (name, fields) = ("worker-elect-ack".to_owned(), Map::from_iter([("id", id)]));
-                crew.events.dispatcher.send(EventKind::Custom { name, fields });
-            }
+        tokio::time::sleep(PAUSE).await;
+        if let Some(crew) = crew.upgrade() {
+            let (name, fields) = ("worker-elect-ack".to_owned(), Map::from_iter([("id", id)]));
+            crew.events.dispatcher.send(EventKind::Custom { name, fields });
         }
         drop(ballot);
     });
