@@ -23,7 +23,7 @@ use super::intake::Job;
 use super::isolate;
 use super::journal;
 use super::limits::Limits;
-use super::not_run::{delayed, expired, goes_back, stopped};
+use super::not_run::{delayed, expired, goes_back, stopped, withheld};
 use super::place::{self, NoPlace};
 use super::rate::{Pace, WAIT_MAX};
 use super::redelivered::{Known, recognise};
@@ -145,7 +145,7 @@ impl Lanes {
     ) -> Option<Finished> {
         // It is in the register already: what is revoked from now on stops it there.
         if self.crew.revoked.verdict(&job.unsettled.request).is_some() {
-            return stopped(job.unsettled, &Cancel::Revoked { terminate: false, signal: None });
+            return withheld(job.unsettled, Cancel::revoked(false, None));
         }
         if admission(&job) == Admission::Expired {
             return expired(job.unsettled);
@@ -180,7 +180,7 @@ impl Lanes {
         let (slot, mut permit) = match place {
             Ok(both) if place::is_live(&job) => both,
             Ok(_) | Err(NoPlace::Over) => return self.not_started(job.unsettled).await,
-            Err(NoPlace::Cancelled(why)) => return stopped(job.unsettled, &why),
+            Err(NoPlace::Cancelled(why)) => return withheld(job.unsettled, why),
             Err(NoPlace::Until(until)) => return delayed(job, until),
         };
         *held = Some(slot);
@@ -194,7 +194,7 @@ impl Lanes {
         let started = Instant::now();
         let on_loss = on_connection_loss(&job, &self.crew);
         if let Err(why) = self.start(&job, started, on_loss) {
-            return stopped(job.unsettled, &why);
+            return withheld(job.unsettled, why);
         }
         self.crew.tally.count(&job.unsettled.request.task);
         self.crew.events.started(&job.unsettled.request);
@@ -233,7 +233,7 @@ impl Lanes {
         held: &mut Option<Slot>,
     ) -> Option<Finished> {
         match why {
-            NoList::Cancelled(why) => stopped(job.unsettled, &why),
+            NoList::Cancelled(why) => withheld(job.unsettled, why),
             NoList::Until(until) => delayed(job, until),
             NoList::GoesBack(reason) => {
                 debug!(task_id = job.unsettled.request.id, reason, "a body has not got its list");

@@ -15,7 +15,17 @@ use super::place::is_live;
 use super::unsettled::{Ending, Finished, Unsettled};
 use crate::task::Outcome;
 
-/// The end of a job that was cancelled, before it ran or while it did.
+/// The end of a job that was cancelled before it ran. As in Celery it was not terminated, whatever
+/// was asked for.
+pub(super) fn withheld(unsettled: Box<Unsettled>, why: Cancel) -> Option<Finished> {
+    let why = match why {
+        Cancel::Revoked { .. } => Cancel::Revoked { terminate: false, signal: None },
+        lost @ Cancel::ConnectionLost => lost,
+    };
+    stopped(unsettled, &why)
+}
+
+/// The end of a job that was cancelled while it ran.
 pub(super) fn stopped(mut unsettled: Box<Unsettled>, why: &Cancel) -> Option<Finished> {
     let reason = match why {
         Cancel::Revoked { terminate: false, .. } => "revoked",

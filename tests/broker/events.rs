@@ -194,6 +194,29 @@ async fn what_is_revoked_or_goes_back_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_before_it_starts_was_not_terminated() {
+    let bundle = Bundle::with("events-withheld", talkative).await;
+    let mut events = within(bundle.client.events()).await.unwrap();
+    let worker = bundle.worker_with(|worker| worker.concurrency(1).prefetch_multiplier(2)).await;
+    let held = bundle.client.send(hold::s("held".to_owned())).await.unwrap();
+    bundle.probe.seen(1).await;
+    let waits = bundle.client.send(hold::s("waits".to_owned())).await.unwrap();
+    until(&mut events, is("task-received", waits.id())).await;
+    within(waits.revoke(true)).await.unwrap();
+    let seen = until(&mut events, is("task-revoked", waits.id())).await;
+    let expected = EventKind::TaskRevoked {
+        uuid: waits.id().to_owned(),
+        terminated: false,
+        signum: None,
+        expired: false,
+    };
+    assert_eq!(told(&seen, waits.id()).remove("task-revoked"), Some(expected));
+    bundle.probe.open(1);
+    held.get(PATIENCE).await.unwrap();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_finishes_what_runs_takes_part_in_elections() {
     let bundle = Bundle::new("events-drain").await;
     let mut events = within(bundle.client.events()).await.unwrap();
