@@ -66,11 +66,6 @@ impl Effect {
         Self { kind, publish, repaired: false, nacks: 0, is_last: false }
     }
 
-    /// Whether it was not published before.
-    pub(super) fn is_new(&self) -> bool {
-        !self.repaired && self.nacks == 0
-    }
-
     /// Whether it goes to the delay queues.
     pub(super) fn is_delayed(&self) -> bool {
         delays::is_delayed(&self.publish)

@@ -272,9 +272,6 @@ async fn publish(due: Due, crew: &Crew) -> Sent {
         crew.client.delays().prepare(Arc::make_mut(&mut effect.publish)).await;
     }
     let mut unopened = declare_parks(&round, crew).await;
-    for effect in round.iter().filter(|effect| effect.kind == Kind::Step && effect.is_new()) {
-        crew.client.tell_sent(crew.client.sent_event(&effect.publish));
-    }
     let sent = |at: &usize| !unopened.contains_key(at);
     let publishes: Vec<_> = (0..round.len())
         .filter(sent)
@@ -330,7 +327,13 @@ async fn conclude(sent: Sent, over: &mut Vec<Over>, crew: &Crew) -> (Due, Due) {
     let (mut lost, mut missing) = (Vec::new(), None);
     for mut it in open {
         let own = round.by_ref().take(it.effects);
-        let failed = own.filter_map(|(at, effect)| Some((effect, failures.remove(&at)?)));
+        let failed = own.filter_map(|(at, effect)| match failures.remove(&at) {
+            Some(failure) => Some((effect, failure)),
+            None => {
+                tell(&effect, crew);
+                None
+            }
+        });
         let mut again = match mend(&mut it, failed, &mut missing, crew) {
             Mended::Lost => {
                 lost.push((it.token, it.entry));
@@ -360,6 +363,13 @@ async fn conclude(sent: Sent, over: &mut Vec<Over>, crew: &Crew) -> (Due, Due) {
     }
     lost.into_iter().for_each(|(token, entry)| spend(token, entry, false));
     (due, refused)
+}
+
+/// Tells of a call that was confirmed.
+fn tell(effect: &Effect, crew: &Crew) {
+    if effect.kind == Kind::Step {
+        crew.client.tell_sent(crew.client.sent_event(&effect.publish));
+    }
 }
 
 /// Notes what is about to be acked, in case that its ack is lost. Before the job leaves the
