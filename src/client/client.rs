@@ -283,10 +283,15 @@ impl Client {
         if let Some(inbox) = self.shared.inbox.get() {
             inbox.close().await;
         }
-        if let Some(dispatcher) = &self.shared.dispatcher {
+        self.stop_telling().await;
+        self.shared.connection.close().await;
+    }
+
+    /// Sends what is still to be told of calls, as far as that takes no long time.
+    pub(crate) async fn stop_telling(&self) {
+        if let Some(dispatcher) = self.dispatcher() {
             dispatcher.close().await;
         }
-        self.shared.connection.close().await;
     }
 
     /// The same client, whose calls are made on behalf of a running task.
