@@ -190,8 +190,8 @@ impl EventKind {
         }
     }
 
-    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. Ids and
-    /// addresses are counted, but not cut; what a custom event has is neither.
+    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. Ids
+    /// and addresses are counted, but not cut; the fields of a custom event are neither.
     pub(crate) fn shorten(&mut self, max: usize) -> usize {
         let mut sum = self.uuid().map_or(0, str::len);
         let mut cut = |text: &mut String| {
