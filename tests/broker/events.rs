@@ -28,14 +28,19 @@ fn talkative(config: &mut Config) {
 /// Listens until the last wanted event has come.
 async fn until(events: &mut Events, mut is_last: impl FnMut(&Event) -> bool) -> Vec<Event> {
     let mut seen = Vec::new();
-    loop {
-        let event = within(events.next()).await.expect("the connection is there");
-        let last = is_last(&event);
-        seen.push(event);
-        if last {
-            return seen;
+    // All of it within the time: heartbeats never end.
+    let listen = async {
+        loop {
+            let event = events.next().await.expect("the connection is there");
+            let last = is_last(&event);
+            seen.push(event);
+            if last {
+                return;
+            }
         }
-    }
+    };
+    within(listen).await;
+    seen
 }
 
 /// Listens until so many events of each of these tasks have come. Sender and worker tell apart from
