@@ -16,6 +16,11 @@ use crate::{Broker, Error, Management, Result, paths, wait_until};
 // The broker of this process: a static is never dropped, so its lease ends with the process.
 static BROKER: LazyLock<Result<Broker>> = LazyLock::new(Broker::for_tests);
 
+/// How long no queue may have been declared before the virtual host is deleted.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// How often that is looked at.
+const LOOKS_MAX: u32 = 20;
+
 /// A virtual host of its own; dropping it deletes it with all it holds.
 #[derive(Debug)]
 pub struct TestVhost {
@@ -200,8 +205,29 @@ impl TestVhost {
     }
 }
 
+impl TestVhost {
+    /// Waits until nobody declares queues any more.
+    ///
+    /// RabbitMQ 3.10 starts a process for each quorum queue that dead-letters at least once. If the
+    /// queue is gone by then, that process fails again and again, until the supervisor of all of
+    /// them gives up; from then on nobody can declare such a queue on that node. The broker does
+    /// not tell when such a process has begun, so this looks for a moment without new queues.
+    fn calm_down(&self) {
+        let count = || self.list("queues").map(|queues| queues.len());
+        let mut known = count();
+        for _ in 0..LOOKS_MAX {
+            std::thread::sleep(LOOK_AFTER);
+            match (count(), known) {
+                (Ok(now), Ok(before)) if now != before => known = Ok(now),
+                _ => return,
+            }
+        }
+    }
+}
+
 impl Drop for TestVhost {
     fn drop(&mut self) {
+        self.calm_down();
         // A test that fails has its own message; a broker that was killed is no second failure.
         let deleted = self.management.delete(&["vhosts", &self.name]);
         if let (Err(error), false) = (deleted, std::thread::panicking()) {
