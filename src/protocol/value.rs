@@ -122,12 +122,12 @@ impl Map {
 }
 
 impl Map {
-    /// Keeps the entries at the places that `keep` chooses.
     /// Drops the entries whose key `keep` does not want.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.0.retain(|(key, _)| keep(key));
     }
 
+    /// Keeps the entries at the places that `keep` chooses.
     pub(super) fn retain_at(&mut self, mut keep: impl FnMut(usize) -> bool) {
         let mut at = 0;
         self.0.retain(|_| {
