@@ -9,13 +9,16 @@
 
 mod celery;
 mod memory;
+mod sizes;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use celeriac::{App, Client, Config, Worker, chord, group, task};
+use anyhow::ensure;
+use celeriac::{App, Client, Config, Worker, chord, task};
 use futures::{StreamExt, TryStreamExt, stream};
 use xtask::TestVhost;
+
+use sizes::Size;
 
 /// The allocator of the binaries.
 #[global_allocator]
@@ -58,27 +61,25 @@ async fn since(values: Vec<i64>) -> i64 {
 async fn main() -> Result<(), anyhow::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let asked = |option: &str| arguments.iter().any(|it| it == option);
-    let largest = arguments.iter().find_map(|it| it.parse().ok()).unwrap_or(10_000);
+    let largest = arguments.iter().find_map(|it| it.parse().ok()).unwrap_or(100_000);
     let vhost = TestVhost::create("bench-chords")?;
     let config = Config::builder().broker_url([vhost.url().parse()?]).build();
     let worker = Worker::new(App::new(config.clone())).concurrency(200).start().await?;
     let client = Client::connect(config).await?;
-    println!("{:<34} {:>10} {:>12}", "case", "seconds", "us per part");
-    with_body(&client, 100).await?;
-    let mut chords = Vec::new();
-    for size in [100, 1000, 10_000, 100_000].into_iter().filter(|size| *size <= largest) {
-        row("group", size, without_body(&client, size).await?);
-        let took = with_body(&client, size).await?;
-        row("chord", size, took);
-        chords.push((size, took));
+    sizes::with_body(&client, 100).await?;
+    let mut sizes = Vec::new();
+    for parts in [100, 1000, 10_000, 100_000].into_iter().filter(|parts| *parts <= largest) {
+        sizes.push(sizes::measure(&client, parts).await?);
     }
+    sizes::print(&sizes);
     let started = Instant::now();
     let begun = stream::iter((0..SMALL).map(|_| client.apply(small())));
     let results: Vec<_> = begun.buffered(ABREAST).try_collect().await?;
     for result in results {
         ensure!(result.get(PATIENCE).await? == 10, "a list is not complete");
     }
-    row("1,000 chords of 10", SMALL as i64 * 10, started.elapsed());
+    let took = started.elapsed().as_secs_f64();
+    println!("{SMALL} chords of 10 at once: {took:.1} s, {:.0} µs per part", took * 1e6 / 1e4);
     latency(&client).await?;
     client.close().await;
     worker.handle().shutdown();
@@ -87,50 +88,29 @@ async fn main() -> Result<(), anyhow::Error> {
         memory::print(100_000).await?;
     }
     if asked("--redis") {
-        compare(&chords)?;
+        compare(&sizes)?;
     }
     Ok(())
 }
 
 /// Prints what Celery with Redis takes for the same chords.
-fn compare(chords: &[(i64, Duration)]) -> Result<(), anyhow::Error> {
-    let sizes: Vec<i64> = chords.iter().map(|(size, _)| *size).collect();
-    for ((size, ours), theirs) in chords.iter().zip(celery::measure(&sizes)?) {
-        if theirs.is_none() {
-            println!("celery with redis, chord {size}: not done in {:?}", celery::LONGEST);
-        }
-        let at_least = theirs.unwrap_or(celery::LONGEST);
-        row("celery with redis, chord", *size, at_least);
-        println!("{:>34.1} times its parts/s", at_least.as_secs_f64() / ours.as_secs_f64());
+fn compare(sizes: &[Size]) -> Result<(), anyhow::Error> {
+    println!("\n### the same chords by Celery with Redis\n");
+    println!("| parts | celeriac, s | celery, s | celeriac's parts/s to Celery's |");
+    println!("|---:|---:|---:|---:|");
+    let parts: Vec<i64> = sizes.iter().map(|size| size.parts).collect();
+    for (size, theirs) in sizes.iter().zip(celery::measure(&parts)?) {
+        let ours = size.chord.as_secs_f64();
+        let at_least = theirs.unwrap_or(celery::LONGEST).as_secs_f64();
+        let sign = if theirs.is_none() { "> " } else { "" };
+        let ratio = at_least / ours;
+        println!("| {} | {ours:.2} | {sign}{at_least:.1} | {sign}{ratio:.1} |", size.parts);
     }
     Ok(())
 }
 
 fn small() -> celeriac::client::canvas::Chord<usize> {
     chord((0..10).map(part::s).collect::<Vec<_>>(), count::partial())
-}
-
-fn row(case: &str, size: i64, took: Duration) {
-    let case = format!("{case} {size}");
-    let (seconds, each) = (took.as_secs_f64(), took.as_secs_f64() * 1e6 / size as f64);
-    println!("{case:<34} {seconds:>10.3} {each:>12.1}");
-}
-
-async fn without_body(client: &Client, size: i64) -> Result<Duration, anyhow::Error> {
-    let started = Instant::now();
-    let result = client.apply(group((0..size).map(part::s).collect::<Vec<_>>())).await?;
-    let values = result.get(PATIENCE).await?;
-    ensure!(values.len() == usize::try_from(size)?, "a result is missing");
-    Ok(started.elapsed())
-}
-
-async fn with_body(client: &Client, size: i64) -> Result<Duration, anyhow::Error> {
-    let started = Instant::now();
-    let header = (0..size).map(part::s).collect::<Vec<_>>();
-    let result = client.apply(chord(header, count::partial())).await?;
-    let counted = result.get(PATIENCE).await.context("the body has no result")?;
-    ensure!(counted == usize::try_from(size)?, "a list is not complete");
-    Ok(started.elapsed())
 }
 
 /// From the last part to the body, in a fleet that is idle.
@@ -143,6 +123,6 @@ async fn latency(client: &Client) -> Result<(), anyhow::Error> {
     }
     took_us.sort_unstable();
     let (p50, p99) = (took_us[CALLS / 2], took_us[CALLS * 99 / 100]);
-    println!("last part to body, idle: p50 {p50} us, p99 {p99} us");
+    println!("beginning of the last part to that of the body, idle: p50 {p50} µs, p99 {p99} µs");
     Ok(())
 }

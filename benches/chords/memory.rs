@@ -9,7 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use xtask::TestVhost;
 use xtask::process::{Spawned, binary};
 
-use crate::{ABREAST, PATIENCE, SMALL, small, with_body};
+use crate::sizes::with_body;
+use crate::{ABREAST, PATIENCE, SMALL, small};
 
 /// Measures and prints: a chord of `size` parts, then many small ones.
 pub(crate) async fn print(size: i64) -> Result<()> {

@@ -6,9 +6,9 @@ use xtask::{Broker, Python, python};
 /// What is passed on to the benchmark.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Compares chords with those of Celery with Redis, too, and installs Debian's Redis for that.
+    /// Does not compare chords with those of Celery with Redis, for which Debian's Redis is installed.
     #[arg(long)]
-    redis: bool,
+    no_redis: bool,
     /// Options of `benches/throughput` itself, after `--`; then nothing else is measured.
     #[arg(last = true)]
     options: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Args) -> xtask::Result<bool> {
     let measured = match measured {
         Ok(true) if args.options.is_empty() => {
             let mut options = vec!["--memory".to_owned()];
-            options.extend(args.redis.then(|| "--redis".to_owned()));
+            options.extend((!args.no_redis).then(|| "--redis".to_owned()));
             measure("chords", &options, &broker)
         }
         measured => measured,
