@@ -97,7 +97,11 @@ async fn run(who: &str, case: &str, url: &str, count: usize) -> Result<Figures> 
             expect_depth(&channel, REPLIES, if results { count } else { 0 }).await?;
             Ok(figures)
         }
-        ("celeriac", "drain" | "drain-results") => drain(url, &channel, count, results).await,
+        ("celeriac" | "events", "drain" | "drain-results") => {
+            let mut config = config(url)?;
+            config.worker_send_task_events = who == "events";
+            drain(config, url, &channel, count, results).await
+        }
         ("bare", "latency") => {
             let sample = task_sample(url, &channel, true).await?;
             bare::latency(url, count, &sample).await
@@ -151,7 +155,7 @@ async fn task_sample(url: &str, channel: &Channel, results: bool) -> Result<Samp
 /// What celeriac answers to one call.
 async fn result_sample(url: &str, channel: &Channel) -> Result<Sample> {
     preload(url, 1, true).await?;
-    run_worker(url, 1).await?;
+    run_worker(config(url)?, 1).await?;
     take(channel, REPLIES).await
 }
 
@@ -183,10 +187,16 @@ async fn enqueue(url: &str, channel: &Channel, count: usize) -> Result<Figures> 
     Ok(figures)
 }
 
-async fn drain(url: &str, channel: &Channel, count: usize, results: bool) -> Result<Figures> {
+async fn drain(
+    config: Config,
+    url: &str,
+    channel: &Channel,
+    count: usize,
+    results: bool,
+) -> Result<Figures> {
     preload(url, count, results).await?;
     let runs = RUNS.get_or_init(|| (0..count).map(|_| AtomicU8::new(0)).collect());
-    run_worker(url, count).await?;
+    run_worker(config, count).await?;
     let figures = WATCH.get().context("no task has run")?.stop(count)?;
     let odd = runs.iter().filter(|runs| runs.load(Ordering::Relaxed) != 1).count();
     ensure!(odd == 0, "{odd} of {count} tasks did not run exactly once");
@@ -196,8 +206,8 @@ async fn drain(url: &str, channel: &Channel, count: usize, results: bool) -> Res
 }
 
 /// Runs a worker until `count` tasks were run and settled.
-async fn run_worker(url: &str, count: usize) -> Result<()> {
-    let worker = Worker::new(App::new(config(url)?)).start().await?;
+async fn run_worker(config: Config, count: usize) -> Result<()> {
+    let worker = Worker::new(App::new(config)).start().await?;
     let counted = RUNS.get().is_some();
     if counted {
         tokio::time::timeout(PATIENCE, ALL_DONE.notified()).await.context("tasks are missing")?;

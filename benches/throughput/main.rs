@@ -55,15 +55,22 @@ fn compare() -> Result<(), anyhow::Error> {
     for case in ["enqueue", "drain", "drain-results"] {
         table.section(case, TASKS);
         let (mut plain, mut bare, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+        let mut with_events = Vec::new();
         for _ in 0..ROUNDS {
             plain.push(broker.measure("plain", case, TASKS)?);
             bare.push(broker.measure("bare", case, TASKS)?);
             ours.push(broker.measure("celeriac", case, TASKS)?);
+            if case != "enqueue" {
+                with_events.push(broker.measure("events", case, TASKS)?);
+            }
         }
         let bare = measure::median(bare);
         table.row("bare lapin loop", &bare, &bare);
         table.row("the same, 120 bytes without headers", &measure::median(plain), &bare);
         table.row("celeriac", &measure::median(ours), &bare);
+        if !with_events.is_empty() {
+            table.row("celeriac, events on", &measure::median(with_events), &bare);
+        }
         for peer in peers::ALL {
             match peers::measure(&broker, peer, case, PEER_TASKS) {
                 Ok(Some(figures)) => table.row(peer.name(), &figures, &bare),
