@@ -8,7 +8,10 @@ use tokio::task::block_in_place;
 use xtask::PrivateNode;
 
 use crate::dice::Dice;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, WORKERS};
+use crate::load::Load;
+use crate::marks::{Moment, now};
+use crate::strike::{Strike, Struck};
 use crate::{PATIENCE, setting};
 
 /// One kind of fault.
@@ -80,10 +83,16 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes while no task is in the broker. A queue takes its tasks along when it is
-    /// deleted, which no worker can undo; and a memory alarm should find all of them unsent.
-    pub(crate) fn strikes_an_idle_fleet(self) -> bool {
-        matches!(self, Self::QueueDeleted | Self::MemoryAlarm)
+    /// Whether its strike number `turn` comes while no task is in the broker. A queue takes its
+    /// tasks along when it is deleted, which no worker can undo; and a memory alarm is to find
+    /// all of them unsent, and another time the workers busy.
+    pub(crate) fn strikes_an_idle_fleet(self, turn: u64) -> bool {
+        self == Self::QueueDeleted || (self == Self::MemoryAlarm && turn % 2 == 1)
+    }
+
+    /// Whether the broker itself goes away, for the producer as well.
+    pub(crate) fn takes_the_broker(self) -> bool {
+        matches!(self, Self::BrokerRestarted | Self::BrokerKilled | Self::BrokerStopped)
     }
 
     /// Whether a task may run again because of it.
@@ -96,12 +105,59 @@ impl Fault {
         if self == Self::ChildKilled { 2 } else { 0 }
     }
 
-    /// Makes it happen.
-    pub(crate) fn strike(self, fleet: &mut Fleet, node: &mut PrivateNode, dice: &mut Dice) {
+    /// Makes it happen, and ends it if it does not end by itself.
+    pub(crate) async fn strike(
+        self,
+        (fleet, node): (&mut Fleet, &mut PrivateNode),
+        (client, load): (&Client, &Load),
+        (turn, dice): (u64, &mut Dice),
+    ) -> Strike {
+        let begun = now();
+        let losing = self.takes_the_broker().then(|| tokio::spawn(loses(client.clone())));
+        let (lost, mut struck) = block_in_place(|| self.make(fleet, node, dice));
+        load.go_on();
+        let ended = match self {
+            Self::WorkerKilled | Self::ChildKilled => lost,
+            Self::ConnectionsCut | Self::ConnectionsSilent => lost,
+            Self::MemoryAlarm => {
+                load.press_on();
+                let busy = if self.strikes_an_idle_fleet(turn) { 0 } else { WORKERS };
+                block_in_place(|| {
+                    are_blocked(node, 1 + busy);
+                    memory_alarm(node, false);
+                });
+                load.go_on();
+                now()
+            }
+            _ => now(),
+        };
+        let lost = match losing {
+            Some(losing) => losing.await.unwrap(),
+            None => lost,
+        };
+        if self.strikes_an_idle_fleet(turn) {
+            struck.iter_mut().for_each(|struck| struck.held = None);
+        }
+        Strike { begun, lost, ended, struck }
+    }
+
+    /// Makes it happen. Tells when it did, and to whom.
+    fn make(
+        self,
+        fleet: &mut Fleet,
+        node: &mut PrivateNode,
+        dice: &mut Dice,
+    ) -> (Moment, Vec<Struck>) {
         match self {
-            Self::WorkerKilled => fleet.kill(dice),
-            Self::ChildKilled => fleet.kill_child(dice),
-            Self::RollingRestart => fleet.restart_each(),
+            Self::WorkerKilled | Self::ChildKilled => {
+                let kill = if self == Self::WorkerKilled { Fleet::kill } else { Fleet::kill_child };
+                let (killed, struck) = kill(fleet, dice);
+                return (killed, vec![struck]);
+            }
+            Self::RollingRestart => {
+                let begun = now();
+                return (begun, fleet.restart_each());
+            }
             Self::ConnectionsCut => fleet.proxy.cut(),
             Self::ConnectionsSilent => fleet.proxy.silence(),
             Self::MemoryAlarm => memory_alarm(node, true),
@@ -120,18 +176,28 @@ impl Fault {
                 node.start_again().unwrap();
             }
         }
+        (now(), fleet.all())
     }
+}
 
-    /// Ends it, if it does not end by itself, once the producer has felt it.
-    pub(crate) async fn relent(self, client: &Client, node: &PrivateNode) {
-        if self == Self::MemoryAlarm {
-            let mut states = client.connection().state();
-            let blocked =
-                |state: &ConnectionState| matches!(state, ConnectionState::Blocked { .. });
-            tokio::time::timeout(PATIENCE, states.wait_for(blocked)).await.unwrap().unwrap();
-            block_in_place(|| memory_alarm(node, false));
-        }
-    }
+/// When `client` loses its connection, which the workers lose in the same moment.
+async fn loses(client: Client) -> Moment {
+    let mut states = client.connection().state();
+    let is_lost = |state: &ConnectionState| {
+        matches!(state, ConnectionState::Lost { .. } | ConnectionState::Connecting { .. })
+    };
+    tokio::time::timeout(PATIENCE, states.wait_for(is_lost)).await.unwrap().unwrap();
+    now()
+}
+
+/// Waits until `count` connections have tried to publish and were blocked.
+fn are_blocked(node: &PrivateNode, count: usize) {
+    let mut states = String::new();
+    let waited = xtask::wait_until("connections are blocked", PATIENCE, || {
+        states = node.rabbitmqctl(&["-q", "list_connections", "state"]).ok()?;
+        (states.lines().filter(|state| *state == "blocked").count() >= count).then_some(())
+    });
+    assert!(waited.is_ok(), "{count} were to be blocked: {states}");
 }
 
 /// How long a broker that is stopped stays down.

@@ -3,11 +3,12 @@
 use xtask::{Proxy, Spawned};
 
 use crate::dice::Dice;
-use crate::marks::Marks;
+use crate::marks::{Marks, Moment, now};
+use crate::strike::Struck;
 use crate::{PATIENCE, worker};
 
 /// Workers at any time.
-const WORKERS: usize = 3;
+pub(crate) const WORKERS: usize = 3;
 
 pub(crate) struct Fleet {
     pub(crate) proxy: Proxy,
@@ -37,27 +38,37 @@ impl Fleet {
         worker::spawn_marking(&self.url, self.marks.path(), self.processes)
     }
 
-    /// Kills one with -9, and starts another one.
-    pub(crate) fn kill(&mut self, dice: &mut Dice) {
-        let victim = dice.below(WORKERS as u64) as usize;
-        // A child that is dropped is killed.
-        self.workers[victim] = self.worker();
+    /// Every worker, of one process each, as it is struck together with the others.
+    pub(crate) fn all(&self) -> Vec<Struck> {
+        let pids = self.workers.iter().map(Spawned::pid);
+        pids.map(|pid| Struck { held: Some(pid), again: pid }).collect()
     }
 
-    /// Kills a child of one with -9.
-    pub(crate) fn kill_child(&mut self, dice: &mut Dice) {
+    /// Kills one with -9, and starts another one. Tells when, and which.
+    pub(crate) fn kill(&mut self, dice: &mut Dice) -> (Moment, Struck) {
+        let victim = &mut self.workers[dice.below(WORKERS as u64) as usize];
+        let (killed, held) = (now(), victim.pid());
+        victim.kill_9().unwrap();
+        *victim = worker::spawn_marking(&self.url, self.marks.path(), self.processes);
+        (killed, Struck { held: Some(held), again: victim.pid() })
+    }
+
+    /// Kills a child of one with -9, and waits until its parent has started another one.
+    pub(crate) fn kill_child(&mut self, dice: &mut Dice) -> (Moment, Struck) {
         let parent = self.workers[dice.below(WORKERS as u64) as usize].pid();
-        let children = xtask::wait_until("a child", PATIENCE, || {
-            let children = children(parent);
-            (!children.is_empty()).then_some(children)
-        })
-        .unwrap();
-        let victim = children[dice.below(children.len() as u64) as usize];
+        let all = || Some(children(parent)).filter(|all| all.len() == self.processes);
+        let before = xtask::wait_until("all children live", PATIENCE, all).unwrap();
+        let victim = before[dice.below(before.len() as u64) as usize];
+        let killed = now();
         xtask::process::signal(victim, "KILL").unwrap();
+        let new = || children(parent).into_iter().find(|child| !before.contains(child));
+        let again = xtask::wait_until("a new child", PATIENCE, new).unwrap();
+        (killed, Struck { held: Some(victim), again })
     }
 
-    /// Replaces each as an operator does: the next one first, and then the signal.
-    pub(crate) fn restart_each(&mut self) {
+    /// Replaces each as an operator does: the next one first, and then the signal. None of them
+    /// leaves anything behind.
+    pub(crate) fn restart_each(&mut self) -> Vec<Struck> {
         for index in 0..WORKERS {
             let next = self.worker();
             next.wait_for_line(" ready.", PATIENCE).unwrap();
@@ -66,6 +77,7 @@ impl Fleet {
             let status = old.wait(PATIENCE).unwrap();
             assert!(status.success(), "{status}: {}", old.output());
         }
+        self.all().into_iter().map(|struck| Struck { held: None, ..struck }).collect()
     }
 
     /// Stops all of them, which must end well.

@@ -19,6 +19,7 @@ mod fault;
 mod fleet;
 mod load;
 mod marks;
+mod strike;
 mod table;
 mod tasks;
 mod worker;

@@ -4,13 +4,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use celeriac::{App, Config, TaskResult, Value, task};
+use celeriac::{App, Config, Context, TaskResult, Value, task};
 use xtask::Spawned;
 
 use crate::marks;
 
 const URL: &str = "CELERIAC_TEST_CHAOS_WORKER";
 const MARKS: &str = "CELERIAC_TEST_CHAOS_MARKS";
+/// Slots of each process for async tasks.
+const SLOTS: usize = 8;
+/// Slots of each process for blocking tasks, which are prefetched for as well.
+const BLOCKING_SLOTS: usize = 2;
+/// Messages that are prefetched for each slot.
+const MULTIPLIER: u32 = 2;
+/// Messages that a process holds at most, those that it runs included.
+pub(crate) const PREFETCH: usize = (SLOTS + BLOCKING_SLOTS) * MULTIPLIER as usize;
 
 /// The broker, if this process is to be a worker.
 pub(crate) fn url() -> Option<String> {
@@ -45,8 +53,9 @@ pub(crate) fn config(url: &str) -> Config {
         .broker_url([url.parse().unwrap()])
         .broker_connection_retry_delay_max(Duration::from_secs(1))
         .broker_heartbeat(4)
-        .worker_concurrency(8)
-        .worker_prefetch_multiplier(2)
+        .worker_concurrency(SLOTS)
+        .worker_blocking_slots(BLOCKING_SLOTS)
+        .worker_prefetch_multiplier(MULTIPLIER)
         .join_shards(4)
         .join_t_tomb(Duration::from_secs(3))
         .join_orphan_grace(Duration::from_secs(3))
@@ -58,12 +67,14 @@ pub(crate) fn run(url: &str) -> ExitCode {
     celeriac::cli::main(App::new(config(url)))
 }
 
-/// Leaves its mark.
+/// Leaves its marks.
 #[task(name = "chaos.mark")]
-pub(crate) async fn mark(number: u64) -> TaskResult<u64> {
-    tokio::time::sleep(Duration::from_millis(number * 7 % 40)).await;
+pub(crate) async fn mark(cx: Context, number: u64) -> TaskResult<u64> {
     let path = PathBuf::from(std::env::var_os(MARKS).unwrap_or_default());
-    marks::leave(&path, number)?;
+    let redelivered = cx.request().delivery_info.redelivered;
+    marks::leave(&path, number, true, redelivered)?;
+    tokio::time::sleep(Duration::from_millis(number * 7 % 40)).await;
+    marks::leave(&path, number, false, redelivered)?;
     Ok(number)
 }
 
