@@ -42,6 +42,26 @@ fn a_child_killed_with_9_is_replaced_and_the_other_goes_on() {
     assert!(!is_alive(replacement) && !is_alive(pong));
 }
 
+/// The system tells this parent nothing: it looks for itself.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_parent_that_is_not_told_of_a_death_sees_it_all_the_same() {
+    let mut command = Command::new("env");
+    command.arg("--block-signal=CHLD").arg(binary("examples/processes").unwrap());
+    let mut parent = Spawned::start(&mut command).unwrap();
+    let (_, ping) = child(&parent, 0, "ping");
+    signal(ping, "KILL").unwrap();
+    let another = || {
+        let lines = parent.lines();
+        let mut pids = lines.iter().filter_map(|line| line.strip_prefix("ping from "));
+        pids.find_map(|pid| pid.parse().ok().filter(|pid: &u32| *pid != ping))
+    };
+    let replacement = wait_until("another takes its place", SOON, another).unwrap();
+    assert!(!is_alive(ping) && is_alive(replacement));
+    parent.signal("INT").unwrap();
+    assert!(parent.wait(SOON).unwrap().success());
+}
+
 #[test]
 fn no_child_outlives_a_parent_that_was_killed_with_9() {
     let mut parent = example();

@@ -350,3 +350,48 @@ impl Drop for Watched {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// The children of this thread.
+    fn children() -> Vec<u32> {
+        let list = std::fs::read_to_string("/proc/thread-self/children").unwrap();
+        list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    fn is_dead(pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('Z')
+    }
+
+    /// By a clock that stands still while anybody has something to do: what is measured is how long
+    /// the supervisor looks away, on a machine that is as fast as can be.
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_is_killed_is_replaced_within_a_second() {
+        let (told, mut starts) = mpsc::unbounded_channel();
+        let supervisor = Supervisor::new(1, move |_| {
+            let _ = told.send(Instant::now());
+            // It ends with its standard input.
+            Command::new("cat")
+        });
+        let handle = supervisor.handle();
+        let running = tokio::spawn(supervisor.run());
+        starts.recv().await.unwrap();
+        let [first] = *children() else { panic!("one child") };
+        process::send(first, Signal::KILL);
+        // Nothing else happens in this thread until then.
+        let gone = || is_dead(first).then_some(());
+        xtask::wait_until("the child is dead", Duration::from_secs(120), gone).unwrap();
+        let killed = Instant::now();
+        let replaced = starts.recv().await.unwrap();
+        assert!(replaced - killed <= Duration::from_secs(1), "{:?}", replaced - killed);
+        assert!(!children().contains(&first), "it was waited for");
+        handle.stop();
+        assert_eq!(running.await.unwrap().unwrap().replaced, 1);
+    }
+}
