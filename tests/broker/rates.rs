@@ -1,8 +1,9 @@
 //! Rate limits in the worker.
 
+use celeriac::client::NodeReply;
 use celeriac::{State, task};
 
-use crate::bundle::{Bundle, PATIENCE, stop};
+use crate::bundle::{Bundle, PATIENCE, stop, within};
 use crate::probe::Probe;
 use crate::tasks::note;
 
@@ -57,4 +58,58 @@ async fn what_may_not_start_soon_waits_in_the_broker() {
     other.get(PATIENCE).await.unwrap();
     assert_eq!(bundle.probe.runs(), ["hourly", "other"]);
     stop(worker).await;
+}
+
+/// As often as there are slots, until somebody says otherwise.
+#[task(name = "tests.unpaced")]
+async fn unpaced(label: String, probe: State<Probe>) -> String {
+    probe.record(&*label);
+    label
+}
+
+/// Says to the only worker how often that task may start.
+async fn limit(bundle: &Bundle, limit: Option<&str>) {
+    let control = bundle.client.control().timeout(PATIENCE).limit(1);
+    let replies = within(control.rate_limit("tests.unpaced", limit)).await.unwrap();
+    let done = |reply: &NodeReply| reply.ok().is_some();
+    assert!(replies.len() == 1 && replies.iter().all(done), "{replies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_set_lowered_raised_or_lifted_counts_in_a_worker_that_runs() {
+    let bundle = Bundle::new("rates-set").await;
+    let worker = bundle.narrow_worker().await;
+    let call = |label: &str| unpaced::s(label.to_owned());
+    let run = async |label: &str| {
+        let result = bundle.client.send(call(label)).await.unwrap();
+        assert_eq!(result.get(PATIENCE).await.unwrap(), label);
+    };
+    for label in ["free", "as often", "as it likes"] {
+        run(label).await;
+    }
+    // Set, and then lowered: the next start is an hour away.
+    limit(&bundle, Some("100/s")).await;
+    run("limited").await;
+    limit(&bundle, Some("1/h")).await;
+    run("the first of the hour").await;
+    let held = bundle.client.send_all(["second", "third"].map(call)).await;
+    bundle.settled();
+    note::delay(&bundle.client, "other".to_owned()).await.unwrap().get(PATIENCE).await.unwrap();
+    let before = ["free", "as often", "as it likes", "limited", "the first of the hour", "other"];
+    assert_eq!(bundle.probe.runs(), before);
+    // Raised: nobody waits for what is left of the hour, and those in the broker come back.
+    limit(&bundle, Some("100/s")).await;
+    run("raised").await;
+    for result in held {
+        result.unwrap().get(PATIENCE).await.unwrap();
+    }
+    // Lifted, of a task that was limited again.
+    limit(&bundle, Some("1/h")).await;
+    run("the first again").await;
+    limit(&bundle, None).await;
+    for label in ["free again", "and again"] {
+        run(label).await;
+    }
+    stop(worker).await;
+    bundle.settled();
 }

@@ -15,29 +15,43 @@ use crate::{CELERYS, OURS, PATIENCE, Setup};
 
 static GATES: LazyLock<Mutex<HashMap<String, Arc<Notify>>>> = LazyLock::new(Mutex::default);
 
-fn gate(label: &str) -> Arc<Notify> {
+/// The gate of this name in the virtual host of the task: several tests run at once.
+fn gate(context: &celeriac::Context, label: &str) -> Arc<Notify> {
+    let client = context.client();
+    let broker = &client.config().broker_url;
     let mut gates = GATES.lock().expect("nobody panics here");
-    Arc::clone(gates.entry(label.to_owned()).or_default())
+    Arc::clone(gates.entry(format!("{broker:?} {label}")).or_default())
 }
 
 /// Runs until it is released.
 #[task(name = "rs.hold")]
 async fn hold(context: celeriac::Context, label: String) -> String {
-    gate(&format!("{} {label}", context.request().hostname)).notified().await;
+    gate(&context, &label).notified().await;
     label
 }
 
 #[task(name = "rs.release")]
 async fn release(context: celeriac::Context, label: String) {
-    gate(&format!("{} {label}", context.request().hostname)).notify_one();
+    gate(&context, &label).notify_one();
 }
 
-/// Python steers Rust.
+/// Python steers Rust, by both scripts at once.
 async fn steered(queue: &'static str, serializer: Serializer) {
+    let effects = steered_by("control_effects.py", queue, serializer, |it| it.autoscale(1, 1));
+    tokio::join!(steered_by("control.py", queue, serializer, |it| it), effects);
+}
+
+/// A worker that this script asks, changes and shuts down.
+async fn steered_by(
+    script: &str,
+    queue: &'static str,
+    serializer: Serializer,
+    change: impl FnOnce(Worker) -> Worker,
+) {
     let setup = Setup::new(queue, serializer);
-    let worker = Worker::new(App::new(setup.config())).hostname("rust@host");
+    let worker = change(Worker::new(App::new(setup.config())).hostname("rust@host"));
     let worker = worker.start().await.expect("worker starts");
-    let mut client = setup.python(&["control.py"]);
+    let mut client = setup.python(&[script]);
     let output = tokio::task::spawn_blocking(move || client.output()).await;
     let output = output.expect("the thread ends").expect("Python starts");
     let told = format!(

@@ -1,4 +1,4 @@
-"""What the checks of events and of Flower share: calls, patience, and the order of checks."""
+"""What the checks of control, events and Flower share: calls, patience, the order of checks."""
 
 import sys
 import time
@@ -20,6 +20,10 @@ def only(replies):
     assert len(replies) == 1, replies
     assert list(replies[0]) == [NODE], replies
     return replies[0][NODE]
+
+
+def inspect():
+    return app.control.inspect(destination=[NODE], timeout=PATIENCE, limit=1)
 
 
 def eventually(probe):
