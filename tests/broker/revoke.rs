@@ -200,11 +200,63 @@ async fn tasks_are_revoked_by_their_stamps() {
     };
     let revoked = bundle.client.apply(stamped("a")).await.unwrap();
     let kept = bundle.client.apply(stamped("c")).await.unwrap();
-    let AnyResult::Task(revoked) = &revoked.results()[0] else { panic!("a task") };
-    is_revoked(revoked).await;
+    is_revoked(part(&revoked, 0)).await;
     assert_eq!(kept.get(PATIENCE).await.unwrap(), ["c"]);
     stop(worker).await;
     assert_eq!(bundle.probe.runs(), ["c"]);
+}
+
+/// The task of one part of a group.
+fn part<T>(result: &celeriac::GroupResult<T>, at: usize) -> &celeriac::AsyncResult<Value> {
+    let AnyResult::Task(part) = &result.results()[at] else { panic!("a task") };
+    part
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_revoked_by_its_id_and_its_neighbour_is_not() {
+    let bundle = Bundle::new("revoke-group").await;
+    let revoked = bundle.client.apply(group([say("one"), say("two")])).await.unwrap();
+    let kept = bundle.client.apply(group([say("three"), say("four")])).await.unwrap();
+    within(bundle.client.revoke_group(revoked.id(), false)).await.unwrap();
+    let worker = bundle.worker().await;
+    assert_eq!(kept.get(PATIENCE).await.unwrap(), ["three", "four"]);
+    is_revoked(part(&revoked, 0)).await;
+    is_revoked(part(&revoked, 1)).await;
+    stop(worker).await;
+    let mut runs = bundle.probe.runs();
+    runs.sort();
+    assert_eq!(runs, ["four", "three"]);
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_ended_by_its_root_by_its_group_and_by_its_stamp() {
+    let bundle = Bundle::new("revoke-running").await;
+    let worker = bundle.worker().await;
+    let held = |label: &str| hold::s(label.to_owned());
+    let kept = bundle.client.send(held("kept")).await.unwrap();
+    let chain = bundle.client.apply(held("chain") | note::partial()).await.unwrap();
+    let grouped = bundle.client.apply(group([held("one"), held("two")])).await.unwrap();
+    let stamped = group([held("stamped")]).stamp("tenant", "a");
+    let stamped = bundle.client.apply(stamped).await.unwrap();
+    bundle.probe.seen(5).await;
+    let Some(AnyResult::Task(first)) = chain.parent() else { panic!("a task") };
+    within(bundle.client.revoke_root(first.id(), true)).await.unwrap();
+    is_revoked(first).await;
+    within(bundle.client.revoke_group(grouped.id(), true)).await.unwrap();
+    is_revoked(part(&grouped, 0)).await;
+    is_revoked(part(&grouped, 1)).await;
+    let marks = [Mark::Stamp { name: "tenant".to_owned(), value: "a".into() }];
+    let revocation = Revocation { terminate: true, ..Revocation::now(marks) };
+    let control = bundle.client.control().limit(1).timeout(PATIENCE);
+    within(control.revoke_marked(revocation)).await.unwrap();
+    is_revoked(part(&stamped, 0)).await;
+    assert!(!kept.ready(), "it goes on");
+    bundle.probe.open(1);
+    assert_eq!(kept.get(PATIENCE).await.unwrap(), "kept");
+    stop(worker).await;
+    assert_eq!(bundle.probe.counts(), (5, 0), "no next step: {:?}", bundle.probe.runs());
+    bundle.settled();
 }
 
 /// Workers of Celery say so when they start, and have no stream.

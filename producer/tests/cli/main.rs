@@ -10,5 +10,6 @@ mod endurance;
 mod events;
 mod run;
 mod setup;
+mod steering;
 mod unique;
 mod workflows;

@@ -28,8 +28,13 @@ impl Setup {
     }
 
     pub(crate) fn worker(&self) -> Spawned {
+        self.worker_with(&[])
+    }
+
+    pub(crate) fn worker_with(&self, args: &[&str]) -> Spawned {
         let mut command = Command::new(xtask::process::binary("celeriac-worker").unwrap());
-        let worker = Spawned::start(command.env("CELERIAC_BROKER_URL", &self.url)).unwrap();
+        let command = command.args(args).env("CELERIAC_BROKER_URL", &self.url);
+        let worker = Spawned::start(command).unwrap();
         worker.wait_for_line(" ready.", SOON).unwrap();
         worker
     }
