@@ -3,7 +3,8 @@
 //!
 //! Every case runs in a process of its own, so that CPU time and memory are its alone; the cases
 //! of a comparison take turns, and the median of the rounds is reported. A case that did not see
-//! every task exactly once fails the run.
+//! every task exactly once fails the run, and so does a worker whose tasks asleep take too much
+//! memory.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -94,7 +95,8 @@ fn compare() -> Result<(), anyhow::Error> {
         Err(error) => table.note(&format!("celery 5.7: not measured: {error:#}")),
     }
     table.print();
-    table.memory(&memory::measure(&broker)?);
+    let memory = memory::measure(&broker)?;
+    table.memory(&memory);
     table.print();
-    Ok(())
+    memory.check()
 }
