@@ -19,6 +19,17 @@ pub(crate) struct Bundle {
     pub(crate) client: Client,
     /// What the tasks of this test's workers report to.
     pub(crate) probe: Probe,
+    pub(crate) _at_last: OpensAtLast,
+}
+
+/// Lets all tasks go on when the test is over: a runtime waits for the threads that it has given to
+/// blocking tasks, and a test that has failed would never end.
+pub(crate) struct OpensAtLast(Probe);
+
+impl Drop for OpensAtLast {
+    fn drop(&mut self) {
+        self.0.open_for_good();
+    }
 }
 
 /// Fails the test instead of waiting for ever.
@@ -53,7 +64,8 @@ impl Bundle {
         let mut config = config(&vhost);
         change(&mut config);
         let client = within(Client::connect(config)).await.unwrap();
-        Self { vhost, client, probe: Probe::default() }
+        let probe = Probe::default();
+        Self { vhost, client, _at_last: OpensAtLast(probe.clone()), probe }
     }
 
     /// A worker with the settings of the client.
