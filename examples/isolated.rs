@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use celeriac::{App, Config, Context, Signature, TaskError, TaskResult, task};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Ends its process in the way that is asked for, or returns its id.
 #[task(name = "isolated.crash", isolate = process)]
@@ -77,6 +78,29 @@ fn again(context: Context) -> bool {
         std::process::abort();
     }
     true
+}
+
+/// Never ends by itself, and hears SIGUSR1, which does not end it either.
+#[expect(clippy::print_stdout, reason = "that is what is shown here")]
+#[task(name = "isolated.listens", isolate = process)]
+async fn listens() -> TaskResult<u32> {
+    let mut signals = signal(SignalKind::user_defined1())?;
+    println!("it listens");
+    loop {
+        signals.recv().await;
+        println!("it goes on after SIGUSR1");
+    }
+}
+
+/// Does not end at its first delivery, unless the connection that brought it is lost.
+#[expect(clippy::print_stdout, reason = "that is what is shown here")]
+#[task(name = "isolated.lingers", isolate = process, on_connection_loss = cancel)]
+fn lingers(context: Context) -> u32 {
+    if !context.request().delivery_info.redelivered {
+        println!("it lingers");
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+    std::process::id()
 }
 
 /// Never ends by itself, nor by any kind word.

@@ -6,9 +6,10 @@
 use std::process::Command;
 use std::time::Duration;
 
+use celeriac::protocol::control::{Mark, Revocation};
 use celeriac::protocol::{TaskState, Value};
 use celeriac::{AsyncResult, Client, Config, ResultError, Signature};
-use xtask::process::{binary, is_alive, signal};
+use xtask::process::{as_process_1, binary, is_alive, only_child, signal};
 use xtask::{QueueDepth, Spawned, TestVhost, wait_until};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -118,6 +119,43 @@ async fn an_isolated_task_that_runs_is_revoked_by_killing_its_child() {
     setup.end().await;
 }
 
+#[tokio::test]
+async fn a_child_gets_the_signal_that_was_asked_for_and_is_killed_if_it_goes_on() {
+    let setup = Setup::new("isolated-signal", &["-l", "debug"]).await;
+    let listens = setup.client.send(Signature::<u32>::new("isolated.listens")).await.unwrap();
+    let (_, pid) = started(&setup.worker, 0);
+    setup.worker.wait_for_line("it listens", SOON).unwrap();
+    let marks = [Mark::Task(listens.id().to_owned())];
+    let signal = Some("SIGUSR1".to_owned());
+    let revocation = Revocation { terminate: true, signal, ..Revocation::now(marks) };
+    let control = setup.client.control().limit(1).timeout(SOON);
+    control.revoke_marked(revocation).await.unwrap();
+    let (class, text) = setup.failure(listens).await;
+    assert_eq!((class.as_str(), text.contains("terminated")), ("TaskRevokedError", true), "{text}");
+    setup.worker.wait_for_line("it goes on after SIGUSR1", SOON).unwrap();
+    wait_until("the child ends", SOON, || (!is_alive(pid)).then_some(())).unwrap();
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_with_its_connection_ends_with_its_child_and_runs_again() {
+    let setup = Setup::new("isolated-cut", &["-l", "debug"]).await;
+    let lingers = setup.client.send(Signature::<u32>::new("isolated.lingers")).await.unwrap();
+    let (_, pid) = started(&setup.worker, 0);
+    setup.worker.wait_for_line("it lingers", SOON).unwrap();
+    let is_consuming = |connection: &serde_json::Value| {
+        let name = connection["user_provided_name"].as_str()?;
+        name.ends_with("consume").then(|| connection["name"].as_str().unwrap().to_owned())
+    };
+    let consuming = || setup.vhost.connections().ok()?.iter().find_map(is_consuming);
+    let name = setup.vhost.wait_until("the worker's connection is seen", consuming).unwrap();
+    setup.vhost.management().delete(&["connections", &name]).unwrap();
+    let again = lingers.get(SOON).await.unwrap();
+    assert_ne!(again, pid, "another child has run it");
+    wait_until("the first child ends", SOON, || (!is_alive(pid)).then_some(())).unwrap();
+    setup.end().await;
+}
+
 /// Waits for a child of the worker; gives the number of the line after that, and the child's id.
 fn started(worker: &Spawned, from: usize) -> (usize, u32) {
     let part = "started a child for isolated tasks";
@@ -141,23 +179,11 @@ async fn time_limits_reach_into_the_child() {
     setup.end().await;
 }
 
-/// The only child of a process.
-fn only_child(pid: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
 #[tokio::test]
 async fn as_process_1_a_parent_obeys_signals_and_waits_for_orphans() {
-    let alone = ["-Urpf", "--mount-proc", "--kill-child"];
-    let tried = Command::new("unshare").args(alone).arg("true").status();
-    if !tried.is_ok_and(|status| status.success()) {
-        eprintln!("note: this machine gives no process namespace, so nothing was tested");
-        return;
-    }
+    let Some(mut command) = as_process_1() else { return };
     let vhost = TestVhost::create("isolated-init").unwrap();
-    let mut command = Command::new("unshare");
-    command.args(alone).arg(binary("examples/isolated").unwrap());
+    command.arg(binary("examples/isolated").unwrap());
     command.args(["--processes", "1", "-l", "debug"]).env("CELERIAC_BROKER_URL", vhost.url());
     let mut worker = Spawned::start(&mut command).unwrap();
     worker.wait_for_line(" ready.", SOON).unwrap();

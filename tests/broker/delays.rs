@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use xtask::QueueDepth;
 
-use crate::bundle::{Bundle, PATIENCE, stop};
-use crate::tasks::{due, note, now};
+use crate::bundle::{Bundle, PATIENCE, queue, stop};
+use crate::tasks::{due, facts, note, now};
 
 /// The level at which an hour waits first: 2048 seconds.
 const LEVEL_OF_AN_HOUR: &str = "celery_delayed_11";
@@ -117,6 +117,54 @@ async fn without_the_right_to_delay_queues_tasks_wait_in_the_worker() {
     stop(worker).await;
 }
 
+/// Longer than all delay queues together hold it: it waits, and is handed on, and waits again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_in_a_century_waits_as_long_as_it_can_and_then_again() {
+    const LONGEST: &str = "celery_delayed_27";
+    let bundle = Bundle::new("century").await;
+    let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    bundle.client.send(now::s().countdown(century)).await.unwrap();
+    wait_for_one_in(&bundle, LONGEST);
+    let longest = format!("{}celeriac", "1.".repeat(28));
+    assert_eq!(bundle.vhost.messages(LONGEST).unwrap()[0].routing_key, longest);
+    // As it comes out after the first eight years.
+    let worker = bundle.worker().await;
+    let eta = Timestamp::now() + century / 2;
+    publish_for(&bundle, eta, "again", "");
+    let two = QueueDepth { ready: 2, unacked: 0 };
+    bundle.vhost.wait_for_depth(LONGEST, two, PATIENCE).unwrap();
+    let messages = bundle.vhost.messages(LONGEST).unwrap();
+    assert_eq!(messages[1].routing_key, longest);
+    assert_eq!(messages[1].header("eta"), Some(&json!(eta.to_string())));
+    bundle.settled();
+    stop(worker).await;
+    assert!(bundle.probe.runs().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_of_a_queue_with_priorities_waits_in_the_broker_and_keeps_its_own() {
+    let bundle = Bundle::with("delay-priority", |config| {
+        let mut ranked = queue("ranked");
+        ranked.max_priority = Some(9);
+        config.task_queues = vec![ranked];
+    })
+    .await;
+    let before = Timestamp::now();
+    let call = facts::s().queue("ranked").priority(7).countdown(Duration::from_millis(4300));
+    let result = bundle.client.send(call).await.unwrap();
+    let waits = || {
+        let names = (0..=2).map(|level| format!("celery_delayed_{level}"));
+        names.into_iter().find(|name| bundle.vhost.messages(name).is_ok_and(|it| !it.is_empty()))
+    };
+    bundle.vhost.wait_until("it waits in the broker", waits).unwrap();
+    let worker = bundle.worker_with(|worker| worker.queues(["ranked"])).await;
+    let facts = result.get(PATIENCE).await.unwrap();
+    assert!(Timestamp::now() >= before + Duration::from_millis(4300));
+    let fact = |name: &str| facts.get(name).and_then(celeriac::Value::as_i64);
+    assert_eq!(fact("priority"), Some(7), "{facts:?}");
+    stop(worker).await;
+}
+
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
@@ -132,15 +180,25 @@ fn memory_kib() -> Option<u64> {
 /// seconds is the size for which the delay queues are meant to hold without effort.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tasks_with_random_delays_run_once_each_and_none_early() {
-    let (count, seconds) =
-        (setting("CELERIAC_DELAYED_TASKS", 2000), setting("CELERIAC_DELAYED_SECONDS", 8));
-    let kind = |config: &mut celeriac::Config| {
-        if std::env::var_os("CELERIAC_DELAYED_CLASSIC").is_some() {
-            config.broker_native_delayed_delivery_queue_type = QueueKind::Classic;
-        }
+    let seconds = setting("CELERIAC_DELAYED_SECONDS", 8);
+    run_at_random(QueueKind::Quorum, setting("CELERIAC_DELAYED_TASKS", 2000), seconds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tasks_wait_as_well_in_classic_delay_queues() {
+    run_at_random(QueueKind::Classic, 500, 5).await;
+}
+
+async fn run_at_random(kind: QueueKind, count: u64, seconds: u64) {
+    let set = |config: &mut celeriac::Config| {
+        config.broker_native_delayed_delivery_queue_type = kind;
     };
-    let bundle = Bundle::with("many-delays", kind).await;
+    let bundle = Bundle::with("many-delays", set).await;
     let worker = bundle.worker().await;
+    let path = ["queues", bundle.vhost.name(), "celery_delayed_2"];
+    let declared = bundle.vhost.management().get(&path).unwrap().unwrap();
+    let expected = if kind == QueueKind::Quorum { "quorum" } else { "classic" };
+    assert_eq!(declared["type"], expected);
     // So that what is declared at first is not counted.
     let first = bundle.client.send(now::s().countdown(Duration::from_secs(3))).await.unwrap();
     first.get(PATIENCE).await.unwrap();

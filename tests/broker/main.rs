@@ -22,6 +22,7 @@ mod fallible;
 mod faults;
 mod faults_node;
 mod fleet;
+mod half_open;
 mod lineage;
 mod liveness;
 mod parked;

@@ -39,6 +39,17 @@ async fn sleep_for(client: &Client, seconds: f64) -> AsyncResult<f64> {
     client.send(Signature::<f64>::new("sleep").arg(seconds)).await.unwrap()
 }
 
+/// Waits until a task runs.
+async fn runs(client: &Client) {
+    let control = client.control().limit(1).timeout(SOON);
+    let is_there = async || {
+        let replies = control.active().await.unwrap();
+        replies.iter().any(|reply| reply.value.as_array().is_some_and(|it| !it.is_empty()))
+    };
+    let until_then = async { while !is_there().await {} };
+    tokio::time::timeout(SOON, until_then).await.unwrap();
+}
+
 #[track_caller]
 fn is_refused(args: &[&str], variables: &[(&str, &str)], code: i32, part: &str) {
     let output = worker_command().args(args).envs(variables.iter().copied()).output().unwrap();
@@ -114,6 +125,39 @@ async fn a_second_signal_ends_it_and_the_task_runs_elsewhere() {
 
     let elsewhere = start(&vhost, &[]);
     elsewhere.wait_for_line(long.id(), SOON).unwrap();
+    client.close().await;
+}
+
+#[tokio::test]
+async fn sigquit_gives_back_at_once_what_runs() {
+    let vhost = TestVhost::create("sigquit").unwrap();
+    let mut worker = start(&vhost, &[]);
+    let client = client(&vhost).await;
+    let _long = sleep_for(&client, 3600.0).await;
+    runs(&client).await;
+    worker.signal("QUIT").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(1), "{}", worker.output());
+    assert!(!worker.output().contains("Warm shutdown"), "{}", worker.output());
+    vhost.wait_for_depth("celeriac", QueueDepth { ready: 1, unacked: 0 }, SOON).unwrap();
+    client.close().await;
+}
+
+/// As in a container: the process with the id 1 gets no signal that it does not listen to.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn as_process_1_a_worker_finishes_what_runs_at_sigterm() {
+    let Some(mut command) = xtask::process::as_process_1() else { return };
+    let vhost = TestVhost::create("init").unwrap();
+    command.arg(env!("CARGO_BIN_EXE_celeriac-worker")).env("CELERIAC_BROKER_URL", vhost.url());
+    let mut worker = Spawned::start(&mut command).unwrap();
+    worker.wait_for_line(" ready.", SOON).unwrap();
+    let client = client(&vhost).await;
+    let running = sleep_for(&client, 2.0).await;
+    runs(&client).await;
+    let init = xtask::process::only_child(worker.pid()).unwrap();
+    xtask::process::signal(init, "TERM").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(0), "{}", worker.output());
+    assert_eq!(running.get(SOON).await.unwrap(), 2.0);
     client.close().await;
 }
 
@@ -241,4 +285,37 @@ async fn a_part_that_kills_its_workers_fails_its_chord_and_is_parked() {
     assert_eq!(parked[0].header("dead_reason").unwrap(), "delivery-limit");
     worker.signal("TERM").unwrap();
     assert_eq!(worker.wait(SOON).unwrap().code(), Some(0));
+}
+
+/// A classic queue counts nothing: the workers do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_of_a_classic_queue_that_kills_its_workers_fails_and_is_parked() {
+    let vhost = TestVhost::create("poison-classic").unwrap();
+    let url = ("CELERIAC_BROKER_URL", vhost.url());
+    let classic = ("CELERIAC_TASK_DEFAULT_QUEUE_TYPE", "classic");
+    let once_more = ("CELERIAC_WORKER_DELIVERY_LIMIT", "1");
+    let start = || {
+        let mut command = worker_command();
+        let worker = Spawned::start(command.envs([url, classic, once_more])).unwrap();
+        worker.wait_for_line(" ready.", SOON).unwrap();
+        worker
+    };
+    let mut doomed = start();
+    let client = client(&vhost).await;
+    let poison = sleep_for(&client, 3600.0).await;
+    runs(&client).await;
+    doomed.kill_9().unwrap();
+    let mut doomed = start();
+    runs(&client).await;
+    doomed.kill_9().unwrap();
+    let mut worker = start();
+    let error = poison.get(SOON).await.unwrap_err();
+    let failure = error.failure().unwrap();
+    assert!(failure.is("WorkerLostError"), "{failure:?}");
+    let parked = || vhost.messages("celeriac.dead").ok().filter(|all| !all.is_empty());
+    let parked = vhost.wait_until("it is parked", parked).unwrap();
+    assert_eq!(parked[0].header("dead_reason").unwrap(), "delivery-limit");
+    worker.signal("TERM").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(0));
+    client.close().await;
 }

@@ -162,9 +162,18 @@ async fn a_second_signal_gives_back_what_the_children_run() {
 
 #[tokio::test]
 async fn a_soft_stop_waits_for_short_tasks_and_gives_back_long_ones() {
+    softly_stopped(&[]).await;
+}
+
+#[tokio::test]
+async fn a_parent_whose_sigterm_means_more_stops_its_children_softly() {
+    softly_stopped(&["--processes", "1"]).await;
+}
+
+async fn softly_stopped(args: &[&str]) {
     for (seconds, code, left) in [(1.0, 0, 0), (3600.0, 1, 1)] {
         let vhost = TestVhost::create("soft").unwrap();
-        let mut command = worker_command(&vhost, &[]);
+        let mut command = worker_command(&vhost, args);
         command.env("CELERIAC_WORKER_SOFT_SHUTDOWN_TIMEOUT", if code == 0 { "60" } else { "1" });
         command.env("REMAP_SIGTERM", "SIGQUIT");
         let mut worker = start_command(&mut command, 1);
@@ -178,6 +187,21 @@ async fn a_soft_stop_waits_for_short_tasks_and_gives_back_long_ones() {
         vhost.wait_for_depth("celeriac", depth, SOON).unwrap();
         client.close().await;
     }
+}
+
+/// As if the broker were not there, for children that must not wait for it.
+#[test]
+fn a_parent_whose_children_get_nowhere_gives_up_with_their_exit_code() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let vhost = TestVhost::create("hopeless").unwrap();
+    let mut command = worker_command(&vhost, &["--processes", "2", "-b", &url]);
+    command.env("CELERIAC_BROKER_CONNECTION_RETRY_ON_STARTUP", "false");
+    let mut parent = Spawned::start(&mut command).unwrap();
+    assert_eq!(parent.wait(SOON).unwrap().code(), Some(3), "{}", parent.output());
+    assert!(parent.output().contains("no child gets anywhere: giving up"), "{}", parent.output());
+    assert!(children(&parent).len() > 2, "it has tried again: {}", parent.output());
 }
 
 #[test]
@@ -220,13 +244,19 @@ async fn a_fleet_is_restarted_one_by_one_under_load_without_loss_or_repetition()
 }
 
 #[tokio::test]
-async fn slots_grow_with_the_load() {
+async fn slots_grow_with_the_load_and_go_when_nobody_needs_them() {
     let vhost = TestVhost::create("autoscale").unwrap();
     let mut worker = start(&vhost, &["--autoscale", "8,1"], 1);
     let client = client(&vhost).await;
     let results = send_sleeps(&client, 16, 2.0).await;
     worker.wait_for_line("autoscale: the slots follow the load", SOON).unwrap();
     all_succeed(&results).await;
+    let number = |line: &str, key: &str| -> Option<u32> {
+        line.split_once(key)?.1.split_whitespace().next()?.parse().ok()
+    };
+    let has_shrunk = |line: &String| number(line, " to=") < number(line, " from=");
+    let shrinks = || worker.lines().iter().any(has_shrunk).then_some(());
+    wait_until("half a minute of idleness", SOON, shrinks).unwrap();
     worker.signal("TERM").unwrap();
     assert_eq!(worker.wait(SOON).unwrap().code(), Some(0), "{}", worker.output());
     let refused = worker_command(&vhost, &["--autoscale", "2,3"]).output().unwrap();

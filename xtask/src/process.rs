@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result, wait_until};
+use crate::{Error, Result, note, wait_until};
 
 // Ends the child when our end of the pipe closes without a word, i.e. when this process dies.
 const GUARD: &str = "read -r word || kill -9 \"$1\"";
@@ -222,6 +222,37 @@ pub fn is_alive(pid: u32) -> bool {
         .ok()
         .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with(['Z', 'X'])))
         .unwrap_or(false)
+}
+
+/// The only child of a process, where `/proc` tells.
+pub fn only_child(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// The beginning of a command whose program is the process with the id 1 of its own world, as in a
+/// container, and the [`only_child`] of the command.
+///
+/// `None` only where `CELERIAC_WITHOUT_NAMESPACES` says that there are none.
+///
+/// # Panics
+/// On a machine that gives no process namespace, so that no test passes there by doing nothing.
+pub fn as_process_1() -> Option<Command> {
+    let alone = ["-Urpf", "--mount-proc", "--kill-child"];
+    let tried = Command::new("unshare").args(alone).arg("true").output();
+    if tried.as_ref().is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new("unshare");
+        command.args(alone);
+        return Some(command);
+    }
+    let is_known = std::env::var_os("CELERIAC_WITHOUT_NAMESPACES").is_some();
+    assert!(
+        is_known,
+        "this machine gives no process namespace (set CELERIAC_WITHOUT_NAMESPACES=1 to do without \
+         the tests that need one): {tried:?}"
+    );
+    note("no process namespace, so nothing is tested here");
+    None
 }
 
 /// Runs a command silently and says whether it succeeded within the time; it is killed otherwise.
