@@ -8,6 +8,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use celeriac::protocol::Map;
 use celeriac::{App, Config, Context, Signature, TaskError, TaskResult, task};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +49,13 @@ fn print(lines: u32) -> u32 {
         println!("line {line} from {}", std::process::id());
     }
     lines
+}
+
+/// Tells monitors something that only it knows.
+#[task(name = "isolated.tells", isolate = process)]
+fn tells(context: Context, done: u64) -> TaskResult<u64> {
+    context.send_event("task-progress", Map::from_iter([("done", done)]))?;
+    Ok(done)
 }
 
 /// Tells how far it is.

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use celeriac::protocol::control::{Mark, Revocation};
+use celeriac::protocol::event::EventKind;
 use celeriac::protocol::{TaskState, Value};
 use celeriac::{AsyncResult, Client, Config, ResultError, Signature};
 use xtask::process::{as_process_1, binary, is_alive, only_child, signal};
@@ -226,6 +227,27 @@ async fn progress_and_calls_leave_the_child_and_printing_does_not_disturb() {
         assert!(children.contains(id), "{id} is not in {children}");
         setup.worker.wait_for_line(&format!("isolated.print[{id}] succeeded"), SOON).unwrap();
     }
+    setup.end().await;
+}
+
+#[tokio::test]
+async fn what_an_isolated_task_tells_monitors_is_told_by_its_worker() {
+    let setup = Setup::new("isolated-event", &["-n", "isolated@host"]).await;
+    let mut events = setup.client.events().await.unwrap();
+    let tells = setup.client.send(Signature::<u64>::new("isolated.tells").arg(3)).await.unwrap();
+    let told = async {
+        loop {
+            let event = events.next().await.unwrap();
+            if event.name() == "task-progress" {
+                break event;
+            }
+        }
+    };
+    let event = tokio::time::timeout(SOON, told).await.unwrap();
+    assert_eq!((event.hostname.as_str(), event.kind.uuid()), ("isolated@host", Some(tells.id())));
+    let EventKind::Custom { fields, .. } = &event.kind else { panic!("{event:?}") };
+    assert_eq!(fields.get("done"), Some(&Value::Int(3)));
+    assert_eq!(tells.get(SOON).await.unwrap(), 3);
     setup.end().await;
 }
 

@@ -16,6 +16,7 @@
 //! **Invariant:** decoding is total. Any bytes give a value or an [`Error`], within [`Limits`] on
 //! time, memory and stack; nothing here panics on what came from the wire.
 
+mod announcement;
 #[cfg(test)]
 mod arbitrary;
 mod body;
@@ -52,6 +53,7 @@ mod task_message;
 mod types;
 mod value;
 mod value_error;
+mod weight;
 
 pub use body::{Embed, TaskBody};
 pub use call_options::{CallOptions, Expires};

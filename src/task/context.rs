@@ -15,7 +15,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::{
-    Registry, Retry, SoftTimeLimitExceeded, State, StateMap, TaskDef, TaskError, TaskResult,
+    CustomEvent, EventError, Registry, Retry, SendEvents, SoftTimeLimitExceeded, State, StateMap,
+    TaskDef, TaskError, TaskResult,
 };
 use crate::client::canvas::{Ready, Step, WorkflowError};
 use crate::client::{Client, Lineage, Trail};
@@ -109,6 +110,8 @@ pub struct Environment {
     pub client: Option<Client>,
     /// Publishes state updates.
     pub updates: Option<Arc<dyn StateUpdates>>,
+    /// Sends events of the task's own; without it, they go nowhere.
+    pub events: Option<Arc<dyn SendEvents>>,
     /// The tasks of this worker, which `celery.map` and its like call.
     pub registry: Option<Arc<Registry>>,
     /// Runs the updates of blocking tasks; without one, each of them gets a runtime of its own.
@@ -334,6 +337,36 @@ impl Context {
     /// As [`progress`](Self::progress), for tasks that are no `async fn`.
     pub fn progress_blocking(&self, done: u64, total: u64) -> Result<(), UpdateError> {
         self.update_state_blocking("PROGRESS", progress(done, total))
+    }
+
+    /// Tells monitors something that only this task knows, as Celery's `self.send_event` does: an
+    /// event of this type with these fields, a map, beside the id of the call.
+    ///
+    /// It is sent whether or not the worker sends the events of its tasks (`-E`). It never waits,
+    /// and may be lost: what somebody relies on is a result. At most 64 KiB of JSON; types that
+    /// begin with `worker-` and those that workers and clients use are refused.
+    ///
+    /// ```
+    /// use celeriac::protocol::Map;
+    /// use celeriac::{Context, TaskResult, task};
+    ///
+    /// #[task]
+    /// async fn import(cx: Context, rows: u64) -> TaskResult<()> {
+    ///     cx.send_event("task-progress", Map::from_iter([("rows", rows)]))?;
+    ///     Ok(())
+    /// }
+    /// # let _ = import::NAME;
+    /// ```
+    ///
+    /// # Errors
+    /// When the type or a field cannot be told; see [`EventError`]. Not when nobody gets it.
+    pub fn send_event(&self, event_type: &str, fields: impl Serialize) -> Result<(), EventError> {
+        let fields = to_value(&fields).map_err(EventError::Fields)?;
+        let event = CustomEvent::new(event_type, fields)?;
+        if let Some(events) = &self.0.environment.events {
+            events.send_event(&self.0.request, event);
+        }
+        Ok(())
     }
 
     /// A client whose calls are made on behalf of this one: they carry its id as `parent_id`, its

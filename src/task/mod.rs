@@ -18,6 +18,7 @@
 mod arguments;
 mod builtin;
 mod context;
+mod custom_event;
 mod definition;
 mod error;
 #[doc(hidden)]
@@ -36,6 +37,7 @@ pub use context::{
     Connect, Context, DeliveryInfo, Environment, Replacement, Request, StateUpdates, UpdateError,
 };
 #[doc(hidden)]
+pub use custom_event::{CustomEvent, EventError, SendEvents};
 pub use definition::Submitted;
 pub use definition::{
     Acks, Invocation, Isolate, OnConnectionLoss, Param, Run, StateType, TaskDef, TaskOptions,

@@ -85,7 +85,7 @@ pub(super) struct Crew {
     /// How many calls were started.
     pub(super) tally: Tally,
     /// What monitors are told.
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     /// Jobs that wait here for their date.
     pub(super) hold: Hold,
     /// How many calls run in the whole fleet.

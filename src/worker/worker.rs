@@ -140,10 +140,12 @@ impl Worker {
         let info = self.describe(&registry, &config, prefetch)?;
         let specs: Vec<QueueSpec> = info.queues.iter().map(|name| config.queue(name)).collect();
         let client = self.app.connect().await?;
+        let events = Arc::new(Events::new(&client, &info.hostname));
         let environment = Arc::new(Environment {
             states: self.app.into_states(),
             client: Some(client.clone()),
             updates: Some(Arc::new(Updates { client: client.clone() })),
+            events: Some(Arc::clone(&events) as _),
             registry: Some(Arc::clone(&registry)),
             runtime: Some(tokio::runtime::Handle::current()),
             connect: None,
@@ -179,7 +181,7 @@ impl Worker {
             recent: Recent::new(),
             hold: Hold::new(info.prefetch),
             pulse: Pulse::new(&config),
-            events: Events::new(&client, &info.hostname),
+            events,
             info,
             client,
             registry,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use celeriac::client::Events;
 use celeriac::protocol::event::{Event, EventKind, WorkerFacts};
 use celeriac::protocol::{Expires, Map};
-use celeriac::{Client, Config, Signature, Value, group};
+use celeriac::{Client, Config, Context, Signature, TaskResult, Value, group, task};
 use serde_json::json;
 use xtask::TestVhost;
 
@@ -54,6 +54,34 @@ async fn until_all(events: &mut Events, wanted: &[(&str, usize)]) -> Vec<Event> 
         left.values().all(|left| *left == 0)
     })
     .await
+}
+
+/// Tells something by itself.
+#[task(name = "tests.tells")]
+async fn tells(cx: Context) -> TaskResult<()> {
+    for wrong in ["task-succeeded", "worker-offline", ""] {
+        assert!(cx.send_event(wrong, ()).is_err(), "{wrong}");
+    }
+    cx.send_event("task-progress", Map::from_iter([("done", 3)]))?;
+    cx.send_event("order-paid", ())?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_tells_by_itself_is_told_whether_or_not_its_other_events_are() {
+    let bundle = Bundle::new("events-own").await;
+    let mut events = within(bundle.client.events()).await.unwrap();
+    let worker = bundle.worker().await;
+    let result = tells::delay(&bundle.client).await.unwrap();
+    result.get(PATIENCE).await.unwrap();
+    let seen = until(&mut events, |event| event.name() == "order-paid").await;
+    assert_eq!(life(&seen, result.id()), ["task-progress", "order-paid"]);
+    let told = told(&seen, result.id());
+    let Some(EventKind::Custom { fields, .. }) = told.get("task-progress") else {
+        panic!("{told:?}")
+    };
+    assert_eq!(fields.get("done"), Some(&Value::Int(3)));
+    stop(worker).await;
 }
 
 /// A check whether an event is this one of this task.

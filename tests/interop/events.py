@@ -82,6 +82,17 @@ def check_success():
     assert clocks == sorted(set(clocks)), clocks
 
 
+def check_what_a_task_tells_by_itself():
+    sent = call("rs.tells", 3)
+    told(sent.id, "task-succeeded")
+    own = ["task-received", "task-started", "task-progress", "task-succeeded"]
+    assert sorted(names(sent.id)) == sorted(own), names(sent.id)
+    event = told(sent.id, "task-progress")
+    assert (event["done"], event["of"], event["hostname"]) == (3, 10, NODE), event
+    assert event["pid"] > 1 and isinstance(event["clock"], int), event
+    assert abs(event["timestamp"] - event["local_received"]) < 16, event
+
+
 def check_failure():
     sent = call("rs.boom", "kaboom")
     told(sent.id, "task-failed")
@@ -137,10 +148,14 @@ def check_disabled():
     assert only(app.control.disable_events(**ask)) == {"ok": "task events already disabled"}
     quiet = call("rs.add", 1, 1)
     assert quiet.get(timeout=PATIENCE) == 2
+    # As in Celery, this is for the task to say.
+    tells = call("rs.tells", 4)
+    assert told(tells.id, "task-progress")["done"] == 4
     assert only(app.control.enable_events(**ask)) == {"ok": "task events enabled"}
     loud = call("rs.add", 1, 2)
     told(loud.id, "task-succeeded")
     assert not of(quiet.id), of(quiet.id)
+    assert names(tells.id) == ["task-progress"], names(tells.id)
 
 
 def check_heartbeat_by_command():

@@ -142,6 +142,12 @@ def flaky(self, value):
     return value
 
 
+@app.task(name="py.tells", bind=True)
+def tells(self, done):
+    self.send_event("task-progress", done=done, of=10)
+    return done
+
+
 @app.task(name="py.silent", ignore_result=True)
 def silent():
     return "nobody hears"

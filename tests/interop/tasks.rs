@@ -69,6 +69,13 @@ async fn progress(context: Context, count: u64) -> TaskResult<u64> {
     Ok(count)
 }
 
+#[task(name = "rs.tells")]
+async fn tells(context: Context, done: u64) -> TaskResult<u64> {
+    let fields = celeriac::protocol::Map::from_iter([("done", done), ("of", 10)]);
+    context.send_event("task-progress", fields)?;
+    Ok(done)
+}
+
 #[task(name = "rs.request")]
 async fn request(context: Context, x: Value, y: Value) -> Value {
     let request = context.request();

@@ -113,7 +113,7 @@ impl Dispatcher {
 
     /// Whether the event may wait. Those of workers are few and small.
     fn has_room(&self, kind: &EventKind, size: usize) -> bool {
-        if !kind.is_of_task() {
+        if kind.is_of_worker() {
             return true;
         }
         let bytes = self.counts.bytes.load(Ordering::Relaxed);
@@ -233,6 +233,7 @@ impl Sending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Map;
 
     fn dispatcher(places: usize) -> (Dispatcher, mpsc::Receiver<Happening>) {
         let (queue, inbox) = mpsc::channel(places);
@@ -277,6 +278,24 @@ mod tests {
         assert_eq!(dispatcher.counts(), (0, dropped + 1), "they are bounded, too");
         let kept = std::iter::from_fn(|| inbox.try_recv().ok());
         assert_eq!(kept.filter(|it| !it.kind.is_of_task()).count(), KEPT_FREE);
+    }
+
+    #[test]
+    fn what_tasks_tell_by_themselves_takes_places_and_bytes_as_their_other_events_do() {
+        let custom = |name: &str, text: &str| {
+            let fields = Map::from_iter([("text", text)]);
+            EventKind::Custom { name: name.to_owned(), fields }
+        };
+        let (few, _inbox) = dispatcher(KEPT_FREE + 1);
+        few.send(custom("paid", ""));
+        few.send(custom("paid", ""));
+        assert_eq!(few.counts(), (0, 1), "the other places are kept free");
+        let (many, _inbox) = dispatcher(QUEUE_MAX);
+        let text = "x".repeat(BYTES_MAX / 4);
+        for _ in 0..4 {
+            many.send(custom("task-progress", &text));
+        }
+        assert_eq!(many.counts(), (0, 1), "and there are other things in an event than its texts");
     }
 
     #[test]

@@ -43,14 +43,14 @@ struct List {
 
 impl List {
     fn has_room(&self, size: usize) -> bool {
-        let of_tasks = self.events.last().is_some_and(|last| last.kind.is_of_task());
-        of_tasks && self.events.len() < LIST_MAX && self.size + size <= LIST_BYTES_MAX
+        let is_listed = self.events.last().is_some_and(|last| last.kind.is_listed());
+        is_listed && self.events.len() < LIST_MAX && self.size + size <= LIST_BYTES_MAX
     }
 }
 
 impl Writer {
     /// The messages of a burst, in its order, each with the number of its events. Those of tasks
-    /// travel in lists.
+    /// travel in lists, but for what a task tells by itself.
     pub(super) fn messages(
         &self,
         burst: impl Iterator<Item = Happening>,
@@ -58,11 +58,11 @@ impl Writer {
         let mut lists: Vec<List> = Vec::new();
         let (utcoffset, pid) = (utcoffset(), i64::from(std::process::id()));
         for Happening { clock, timestamp, size, kind } in burst {
-            let is_of_task = kind.is_of_task();
+            let is_listed = kind.is_listed();
             let hostname = self.hostname.clone();
             let (utcoffset, pid, clock) = (Some(utcoffset), Some(pid), Some(clock));
             let event = Event { hostname, utcoffset, pid, clock, timestamp, kind };
-            match lists.last_mut().filter(|list| is_of_task && list.has_room(size)) {
+            match lists.last_mut().filter(|list| is_listed && list.has_room(size)) {
                 Some(list) => {
                     list.events.push(event);
                     list.size += size;
@@ -96,6 +96,7 @@ fn utcoffset() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Map;
 
     fn started(number: usize) -> EventKind {
         EventKind::TaskStarted { uuid: number.to_string() }
@@ -136,6 +137,14 @@ mod tests {
         let beat = ("worker.heartbeat", 1);
         assert_eq!(found, [("task.multi", 2), beat, beat, ("task.started", 1)]);
         assert!(messages([]).is_empty());
+    }
+
+    #[test]
+    fn what_a_task_tells_by_itself_travels_alone_and_in_its_place() {
+        let custom = |name: &str| EventKind::Custom { name: name.to_owned(), fields: Map::new() };
+        let found = messages([started(1), custom("task-progress"), custom("paid"), started(2)]);
+        let keys: Vec<_> = found.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(keys, ["task.started", "task.progress", "paid", "task.started"]);
     }
 
     #[test]

@@ -7,12 +7,9 @@
 use std::cell::Cell;
 
 use super::CanvasError;
-use crate::protocol::{Map, Value};
 
 /// Bytes that may be added by copies, in all.
 const BYTES_MAX: usize = 512 * 1024 * 1024;
-/// What each value takes beside its text.
-const VALUE_BYTES: usize = 16;
 
 /// What is left for copies.
 #[derive(Debug)]
@@ -37,26 +34,4 @@ impl Budget {
         self.left.set(left);
         Ok(())
     }
-}
-
-/// Roughly the bytes of a list.
-pub(super) fn size_of_list(items: &[Value]) -> usize {
-    items.iter().map(size_of).fold(0, usize::saturating_add)
-}
-
-/// Roughly the bytes of a map.
-pub(super) fn size_of_map(map: &Map) -> usize {
-    let sizes = map.iter().map(|(key, value)| VALUE_BYTES + key.len() + size_of(value));
-    sizes.fold(0, usize::saturating_add)
-}
-
-fn size_of(value: &Value) -> usize {
-    VALUE_BYTES
-        + match value {
-            Value::String(text) | Value::BigInt(text) | Value::Tagged(_, text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Array(items) => size_of_list(items),
-            Value::Map(map) => size_of_map(map),
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => 0,
-        }
 }

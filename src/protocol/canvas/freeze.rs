@@ -6,12 +6,13 @@
 //!
 //! **Invariant:** freezing what is frozen changes nothing: ids stay.
 
-use super::budget::{Budget, size_of_list, size_of_map};
+use super::budget::Budget;
 use super::errbacks::keep_errbacks;
 use super::options::{self, text};
 use super::tree::{Canvas, Composite};
 use super::{CanvasError, Ids, JoinDefaults, ResultTree};
 use crate::protocol::join::{Link, body_id, header_id};
+use crate::protocol::weight::{size_of_list, size_of_map};
 use crate::protocol::{Map, Signature, Value};
 
 /// What freezing needs to know of its surroundings.

@@ -1,8 +1,8 @@
 //! What a worker answers.
 
-use super::request::{decode_body, encode_body};
+use super::request::decode_body;
 use crate::protocol::fields::{self, short};
-use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, repr};
+use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, announcement, repr};
 
 /// One worker's answer; a message may hold several.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,8 @@ impl Reply {
             short("ticket", &ticket)?;
             headers.push("ticket", ticket);
         }
-        encode_body(serializer, headers, self.answers, Properties::TRANSIENT)
+        let answers = Value::Map(self.answers);
+        announcement::encode(&answers, serializer, headers, Properties::TRANSIENT)
     }
 
     /// `{"ok": text}`.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{LIMITS, Matcher};
 use crate::protocol::fields::{self, short};
-use crate::protocol::{Error, Map, Message, Properties, Serializer, Value};
+use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, announcement};
 
 /// Names of nodes in one request.
 const DESTINATIONS_MAX: usize = 10_000;
@@ -100,7 +100,7 @@ impl Request {
         let mut headers = Map::with_capacity(2);
         headers.push("clock", clock);
         headers.push("expires", expires);
-        encode_body(serializer, headers, body, Properties::PERSISTENT)
+        announcement::encode(&Value::Map(body), serializer, headers, Properties::PERSISTENT)
     }
 
     /// Whether the request is for the node `hostname`.
@@ -167,35 +167,10 @@ fn destination(value: Value) -> Result<Vec<String>, Error> {
 
 /// The map that a message of remote control is.
 pub(super) fn decode_body(message: &Message) -> Result<(Serializer, Map), Error> {
-    let content_type = message.properties.content_type.as_deref().unwrap_or_default();
-    let serializer = Serializer::from_content_type(content_type)
-        .ok_or_else(|| Error::content_type(content_type))?;
-    if message.body.len() > LIMITS.bytes_max {
-        return Err(Error::Limit { what: "bytes", max: LIMITS.bytes_max });
+    match announcement::decode(message, &LIMITS)? {
+        (serializer, Value::Map(body)) => Ok((serializer, body)),
+        (_, other) => Err(fields::wrong("body", "a dict", &other)),
     }
-    match serializer.decode(&message.body, &LIMITS)? {
-        Value::Map(body) => Ok((serializer, body)),
-        other => Err(fields::wrong("body", "a dict", &other)),
-    }
-}
-
-pub(super) fn encode_body(
-    serializer: Serializer,
-    headers: Map,
-    body: Map,
-    delivery_mode: u8,
-) -> Result<Message, Error> {
-    let mut bytes = Vec::new();
-    serializer.encode(&Value::Map(body), &mut bytes)?;
-    let properties = Properties {
-        content_type: Some(serializer.content_type().to_owned()),
-        content_encoding: Some(serializer.content_encoding().to_owned()),
-        headers: Some(headers),
-        delivery_mode: Some(delivery_mode),
-        priority: Some(0),
-        ..Properties::default()
-    };
-    Ok(Message { properties, body: bytes })
 }
 
 #[cfg(test)]

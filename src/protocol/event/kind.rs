@@ -2,7 +2,7 @@
 
 use super::event::{integer, needed, number, push_some, text};
 use crate::protocol::fields;
-use crate::protocol::{Error, Map, Value};
+use crate::protocol::{Error, Map, Value, weight};
 
 /// What has happened. Tasks are named by their id, `uuid`; what they are is told when they are
 /// sent or received, and never again.
@@ -160,9 +160,35 @@ impl EventKind {
         })
     }
 
-    /// Whether it tells of a task, and may travel in a list.
+    /// Whether it tells of a task.
     pub fn is_of_task(&self) -> bool {
         self.name().starts_with("task-")
+    }
+
+    /// Whether it tells of a worker.
+    pub fn is_of_worker(&self) -> bool {
+        self.name().starts_with("worker-")
+    }
+
+    /// Whether it may travel in a list with others. What a task tells by itself does not: monitors
+    /// may listen for its type alone.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_of_task() && !matches!(self, Self::Custom { .. })
+    }
+
+    /// Whether events of the type `name` are those of workers and clients, and no custom ones.
+    pub(crate) fn is_reserved(name: &str) -> bool {
+        const OF_TASKS: [&str; 8] = [
+            "task-sent",
+            "task-received",
+            "task-started",
+            "task-succeeded",
+            "task-failed",
+            "task-retried",
+            "task-rejected",
+            "task-revoked",
+        ];
+        name.starts_with("worker-") || OF_TASKS.contains(&name)
     }
 
     /// The call that it tells of.
@@ -190,8 +216,8 @@ impl EventKind {
         }
     }
 
-    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. Ids
-    /// and addresses are counted, but not cut; the fields of a custom event are neither.
+    /// Cuts texts that are longer than `max` bytes, and gives how long all of them are then. Ids,
+    /// addresses and the fields of a custom event are counted, but not cut.
     pub(crate) fn shorten(&mut self, max: usize) -> usize {
         let mut sum = self.uuid().map_or(0, str::len);
         let mut cut = |text: &mut String| {
@@ -219,8 +245,9 @@ impl EventKind {
             | Self::TaskRevoked { .. }
             | Self::WorkerOnline(_)
             | Self::WorkerHeartbeat(_)
-            | Self::WorkerOffline(_)
-            | Self::Custom { .. } => {}
+            | Self::WorkerOffline(_) => {}
+            // Its id is one of them.
+            Self::Custom { name, fields } => sum = name.len() + weight::size_of_map(fields),
         }
         sum
     }
@@ -430,6 +457,21 @@ fn load(map: &mut Map) -> Option<[f64; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_does_not_choose_the_words_of_workers_and_clients() {
+        let known = |name: &str| {
+            let fields = Map::from_iter([("uuid", "1")]);
+            !matches!(EventKind::from_map(name.to_owned(), fields), Ok(EventKind::Custom { .. }))
+        };
+        for name in ["task-sent", "task-started", "task-rejected", "worker-online"] {
+            assert!(known(name) && EventKind::is_reserved(name), "{name}");
+        }
+        for name in ["task-progress", "task", "order-paid", ""] {
+            assert!(!known(name) && !EventKind::is_reserved(name), "{name}");
+        }
+        assert!(EventKind::is_reserved("worker-elect-ack"), "they have more words than we read");
+    }
 
     #[test]
     fn long_texts_are_cut_between_letters() {

@@ -1,7 +1,7 @@
 //! Messages of events.
 
 use super::{Event, LIMITS};
-use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, fields, json};
+use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, announcement, fields};
 
 /// Reads a message of a monitor's queue: one event or a list. An event that cannot be read does
 /// not hold up the others.
@@ -9,17 +9,11 @@ use crate::protocol::{Error, Map, Message, Properties, Serializer, Value, fields
 /// # Errors
 /// When the message is none of events, or larger than [`LIMITS`].
 pub fn decode(message: &Message) -> Result<Vec<Result<Event, Error>>, Error> {
-    let content_type = message.properties.content_type.as_deref().unwrap_or_default();
-    let serializer = Serializer::from_content_type(content_type)
-        .ok_or_else(|| Error::content_type(content_type))?;
-    if message.body.len() > LIMITS.bytes_max {
-        return Err(Error::Limit { what: "bytes", max: LIMITS.bytes_max });
-    }
     let event = |value| match value {
         Value::Map(map) => Event::from_map(map),
         other => Err(fields::wrong("event", "a dict", &other)),
     };
-    match serializer.decode(&message.body, &LIMITS)? {
+    match announcement::decode(message, &LIMITS)?.1 {
         Value::Array(items) => Ok(items.into_iter().map(event).collect()),
         one => event(one).map(|event| vec![Ok(event)]),
     }
@@ -47,17 +41,8 @@ pub fn encode_all(
 }
 
 fn write(hostname: String, body: &Value) -> Result<Message, Error> {
-    let mut bytes = Vec::new();
-    json::encode(body, &mut bytes)?;
-    let properties = Properties {
-        content_type: Some(Serializer::Json.content_type().to_owned()),
-        content_encoding: Some(Serializer::Json.content_encoding().to_owned()),
-        headers: Some(Map::from_iter([("hostname", hostname)])),
-        delivery_mode: Some(Properties::TRANSIENT),
-        priority: Some(0),
-        ..Properties::default()
-    };
-    Ok(Message { properties, body: bytes })
+    let headers = Map::from_iter([("hostname", hostname)]);
+    announcement::encode(body, Serializer::Json, headers, Properties::TRANSIENT)
 }
 
 #[cfg(test)]

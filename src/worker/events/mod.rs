@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use super::unsettled::Finished;
 use crate::client::{Client, Dispatcher};
 use crate::protocol::event::{EventKind, WorkerFacts};
-use crate::task::Request;
+use crate::task::{CustomEvent, Request, SendEvents};
 
 /// The events of one worker.
 #[derive(Debug)]
@@ -103,5 +103,12 @@ impl Events {
 
     fn wants_tasks(&self) -> bool {
         self.tasks.load(Ordering::Relaxed)
+    }
+}
+
+/// As in Celery, whatever commands say of the other events.
+impl SendEvents for Events {
+    fn send_event(&self, request: &Request, event: CustomEvent) {
+        self.dispatcher.send(event.into_kind(&request.id));
     }
 }

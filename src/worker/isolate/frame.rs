@@ -41,6 +41,8 @@ pub(super) enum ToParent {
     Begun,
     /// Publish a state of the task.
     Update { number: u64, state: String, meta: Value },
+    /// Tell monitors something of the task's own.
+    Event { name: String, fields: Map },
     /// The task has ended, has called these, and has added these to its chord.
     Ended { verdict: verdict::Verdict, children: Vec<Value>, added: Vec<Value> },
 }
@@ -111,6 +113,11 @@ impl ToParent {
                 map.push("state", state);
                 map.push("meta", meta);
             }
+            Self::Event { name, fields } => {
+                map.push("kind", "event");
+                map.push("name", name);
+                map.push("fields", fields);
+            }
             Self::Ended { verdict, children, added } => {
                 map.push("kind", "ended");
                 map.push("verdict", verdict.into_map());
@@ -128,6 +135,11 @@ impl ToParent {
                 let number = number_of(&map)?;
                 let state = map.get("state")?.as_str()?.to_owned();
                 Some(Self::Update { number, state, meta: map.remove("meta")? })
+            }
+            "event" => {
+                let name = map.get("name")?.as_str()?.to_owned();
+                let Some(Value::Map(fields)) = map.remove("fields") else { return None };
+                Some(Self::Event { name, fields })
             }
             "ended" => {
                 let Some(Value::Map(verdict)) = map.remove("verdict") else { return None };

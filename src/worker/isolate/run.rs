@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::frame::{ToChild, ToParent};
 use super::pool::{Isolate, Pool};
@@ -147,6 +147,12 @@ async fn converse(
         match word {
             None => return Ok(None),
             Some(ToParent::Begun) => *has_begun = true,
+            Some(ToParent::Event { name, fields }) => {
+                // The child has refused all that is wrong.
+                if let Err(error) = context.send_event(&name, fields) {
+                    debug!(%error, "a child has told what cannot be told");
+                }
+            }
             Some(ToParent::Ended { verdict, children, added }) => {
                 return Ok(Some((verdict, children, added)));
             }

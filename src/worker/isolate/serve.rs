@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::MARK;
 use super::frame::{ToChild, ToParent};
@@ -23,8 +23,8 @@ use crate::client::{Client, Config};
 use crate::process;
 use crate::protocol::{Exception, Serializer, Signature, Value};
 use crate::task::{
-    Connect, Context, Environment, Invocation, Registry, Request, Run, StateUpdates, TaskError,
-    UpdateError,
+    Connect, Context, CustomEvent, Environment, Invocation, Registry, Request, Run, SendEvents,
+    StateUpdates, TaskError, UpdateError,
 };
 use crate::worker::guard::{self, Guarded, Panicked};
 use crate::worker::journal;
@@ -103,6 +103,7 @@ fn serve(app: App) -> io::Result<()> {
     let environment = Arc::new(Environment {
         states: app.into_states(),
         updates: Some(Arc::clone(&child) as Arc<dyn StateUpdates>),
+        events: Some(Arc::clone(&child) as Arc<dyn SendEvents>),
         registry: Some(Arc::clone(&registry)),
         runtime: Some(runtime.handle().clone()),
         connect: Some(connect(config, runtime.handle().clone())),
@@ -248,6 +249,19 @@ impl StateUpdates for Child {
             }
         };
         published.boxed()
+    }
+}
+
+impl SendEvents for Child {
+    fn send_event(&self, request: &Request, event: CustomEvent) {
+        let mut writer = lock(&self.writer);
+        if self.is_current(request) {
+            let (name, fields) = event.into_parts();
+            let word = ToParent::Event { name, fields };
+            if let Err(error) = word.write(request.serializer, &mut *writer) {
+                debug!(%error, "an event does not leave the child");
+            }
+        }
     }
 }
 
