@@ -77,7 +77,18 @@ fn parts(text: &str) -> std::result::Result<Vec<Part>, String> {
     if !literal.is_empty() {
         parts.push(Part::Text(literal));
     }
+    if parts.windows(3).any(|parts| matches!(parts, [_, Part::Text(text), _] if is_escape(text))) {
+        return Err(ESCAPES.to_owned());
+    }
     Ok(parts)
+}
+
+/// In a value, the first sign of the text behind it is escaped; `%` would be by what begins alike.
+const ESCAPES: &str =
+    "a text between two places must not begin with `%`, which escapes signs in their values";
+
+fn is_escape(text: &str) -> bool {
+    text.starts_with('%')
 }
 
 fn part(name: &str) -> std::result::Result<Part, String> {
@@ -114,6 +125,16 @@ mod tests {
         let expected = vec![text("bank "), param("account"), text("/"), header, text("!")];
         assert_eq!(parts("bank {account}/{header:x-tenant}!"), Ok(expected));
         assert_eq!(parts("{{a}} {{"), Ok(vec![text("{a} {")]));
+    }
+
+    #[test]
+    fn what_follows_a_value_cannot_be_taken_for_a_part_of_it() {
+        for wrong in ["{a}%25{b}", "{a}%{b}", "x {a}% {header:b}"] {
+            assert!(parts(wrong).unwrap_err().contains("must not begin with `%`"), "{wrong}");
+        }
+        for fine in ["%{a}", "{a}%", "{a} %25{b}", "50% {a}/{b}%"] {
+            assert!(parts(fine).is_ok(), "{fine}");
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use celeriac::amqp::{Publish, Publisher};
 use celeriac::client::Events;
+use celeriac::protocol::control::Request;
 use celeriac::protocol::event::{Event, EventKind, WorkerFacts};
-use celeriac::protocol::{Expires, Map};
+use celeriac::protocol::{Expires, Map, Serializer};
 use celeriac::{Client, Config, Context, Signature, TaskResult, Value, group, task};
 use serde_json::json;
 use xtask::TestVhost;
@@ -82,6 +84,33 @@ async fn what_a_task_tells_by_itself_is_told_whether_or_not_its_other_events_are
     };
     assert_eq!(fields.get("done"), Some(&Value::Int(3)));
     stop(worker).await;
+}
+
+/// So that monitors, which order by it, do not take a new worker's events for the oldest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_begins_with_the_clock_of_those_that_are_there() {
+    const FAR: i64 = 1_000_000;
+    let bundle = Bundle::new("events-clock").await;
+    let one = bundle.worker_with(|worker| worker.hostname("one@host")).await;
+    // As after many commands and events.
+    let ping = Request { method: "ping".to_owned(), ..Request::default() };
+    let ping = ping.encode(Serializer::Json, FAR, 0.0).unwrap();
+    let publisher = Publisher::new(bundle.client.connection());
+    within(publisher.publish(Publish::new("celery.pidbox", "", ping))).await.unwrap();
+    let knows = async |client: &Client, host: &str| -> bool {
+        let control = client.control().to([host]).timeout(PATIENCE);
+        let reply = within(control.clock()).await.unwrap().remove(0);
+        let clock = reply.value.as_map().unwrap().get("clock").and_then(Value::as_i64);
+        clock.unwrap() > FAR
+    };
+    within(async { while !knows(&bundle.client, "one@host").await {} }).await;
+    let two = bundle.worker_with(|worker| worker.hostname("two@host")).await;
+    // The question of this one does not tell it.
+    let other = within(Client::connect(bundle.client.config().clone())).await.unwrap();
+    assert!(knows(&other, "two@host").await);
+    other.close().await;
+    stop(one).await;
+    stop(two).await;
 }
 
 /// A check whether an event is this one of this task.

@@ -123,9 +123,10 @@ impl Control {
         let commanding = layout::commanding(&config.control_exchange);
         self.client.connection().declare(&commanding).await.map_err(ControlError::declare)?;
         let expires = jiff::Timestamp::now().as_second() as f64 + self.timeout.as_secs_f64();
-        let message = request
-            .encode(config.task_serializer, 0, expires)
-            .map_err(|source| ControlError::Arguments { method: request.method.clone(), source })?;
+        let message =
+            request.encode(config.task_serializer, self.client.clock().tick(), expires).map_err(
+                |source| ControlError::Arguments { method: request.method.clone(), source },
+            )?;
         match self.client.publisher().publish(Publish::new(exchange, "", message)).await {
             Ok(()) => Ok(true),
             Err(PublishError::Returned { .. }) => Ok(false),

@@ -121,6 +121,9 @@ async fn collect(
             Ok(false) | Err(_) => return,
         }
         for delivery in burst.drain(..) {
+            if let Some(clock) = delivery.message.header("clock").and_then(Value::as_i64) {
+                control.client.clock().adjust(clock);
+            }
             let reply = Reply::decode(&delivery.message);
             delivery.token.ack();
             match reply {

@@ -1,11 +1,11 @@
 //! Sending events: a bounded queue, and one task that empties it in bursts.
 //!
 //! **Invariant:** whoever tells something never waits: what the broker does not take in time is
-//! dropped, counted, and told once. What waits is bounded in number and in bytes, and events of
+//! dropped, counted, and told once a minute. What waits is bounded in number and in bytes, and events of
 //! tasks do not take the places of those that tell that a worker is there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,6 +41,9 @@ const RETRY: Backoff =
 /// Failures that are further apart have nothing to do with each other.
 const LATELY: Duration = Duration::from_secs(120);
 
+/// The log says at most so often that events are dropped.
+const WARNING_EVERY: Duration = Duration::from_secs(60);
+
 /// What is left in the queue is sent within this time once the sender stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -61,6 +64,21 @@ struct Counts {
     dropped: AtomicU64,
     /// The bytes of those that wait or are being sent.
     bytes: AtomicUsize,
+    /// When it was last told that some are dropped.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Counts {
+    /// Counts one that is dropped; whether that is to be told.
+    fn drop_one(&self, now: Instant) -> bool {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = warned.is_none_or(|last| now.duration_since(last) >= WARNING_EVERY);
+        if is_due {
+            *warned = Some(now);
+        }
+        is_due
+    }
 }
 
 impl Dispatcher {
@@ -106,8 +124,9 @@ impl Dispatcher {
                 }
             }
         };
-        if !is_sent && self.counts.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
-            warn!("events are dropped: there are more of them than the broker takes");
+        if !is_sent && self.counts.drop_one(Instant::now()) {
+            let (_, dropped) = self.counts();
+            warn!(dropped, "events are dropped: there are more of them than the broker takes");
         }
     }
 
@@ -260,6 +279,15 @@ mod tests {
         assert_eq!(dispatcher.counts(), (0, 3), "there is room again");
         assert_eq!(inbox.try_recv().unwrap().clock, 2);
         assert_eq!(inbox.try_recv().unwrap().clock, 6, "what was dropped has had its time");
+    }
+
+    #[test]
+    fn it_is_told_once_a_minute_that_events_are_dropped() {
+        let (counts, start) = (Counts::default(), Instant::now());
+        let told: Vec<u64> = (0..200)
+            .filter(|second| counts.drop_one(start + Duration::from_secs(*second)))
+            .collect();
+        assert_eq!(told, [0, 60, 120, 180]);
     }
 
     #[test]
