@@ -131,6 +131,20 @@ fn stamps_reach_everything_and_a_visitor_sees_what_they_are_for() {
 }
 
 #[test]
+fn what_has_no_types_is_stamped_alike() {
+    let chord = Workflow::chord([task("a"), task("b") | task("c")], task("d"));
+    let mut seen = Vec::new();
+    let chord = chord.stamp("tenant", "acme").stamp_with(&mut |task: &Signature| {
+        assert_eq!(task.options.get("tenant"), Some(&Value::from("acme")));
+        seen.push(task.task.clone());
+        Default::default()
+    });
+    assert!(chord.into_canvas().is_ok());
+    seen.sort();
+    assert_eq!(seen, ["a", "b", "c", "d"]);
+}
+
+#[test]
 fn a_chord_without_types_says_how_it_is_joined() {
     let minute = std::time::Duration::from_secs(60);
     let settings = |it: Workflow| it.mode(Mode::Collect).expires_after(minute).revoke_rest(true);

@@ -8,6 +8,7 @@ import traceback
 import uuid
 
 from celery import chain, chunks, group
+from celery.canvas import StampingVisitor
 from celery.exceptions import TimeoutError
 from celery.result import AsyncResult, GroupResult
 
@@ -356,6 +357,123 @@ def check_composites_called_by_name():
     assert got(call) == [[0, 2], [4, 6], [8]]
     call = app.send_task("celery.chain", kwargs={"tasks": [rs("add", 1, 1), rs("mul", 5)]})
     assert got(call) == 10
+
+
+def check_groups_in_the_midst_of_chains():
+    numbers = group(rs("mul", 2), chain(py("mul", 3), rs("add", 1)))
+    ends = group(rs("mul", 2), py("mul", 3))
+    steps = chain(rs("add", 1, 1), numbers, chain(rs("sum"), py("add", 1)), ends)
+    result = steps.apply_async()
+    assert got(result) == [24, 36]
+    assert got(result.parent) == 12 and got(result.parent.parent) == 11
+    facts = got(chain(rs("add", 1, 1), numbers, rs("sum"), group(rs("facts"), rs("facts"))).apply_async())
+    assert facts[0]["group"] == facts[1]["group"] and facts[0]["parent_id"], facts
+    assert [it["group_index"] for it in facts] == [0, 1], facts
+    behind = chain(rs("add", 1, 1), numbers, group(rs("sum"), chain(py("total"), rs("add", 1))), py("total"))
+    assert run(behind) == 11 + 12
+
+
+def check_a_chord_in_a_header():
+    inner = chain(group(rs("mul", 2), rs("mul", 3)), rs("sum"))
+    assert run(chain(rs("add", 1, 1), group(inner, rs("add", 1)), py("total"))) == 10 + 3
+    deeper = chain(group(inner, rs("add", 2)), rs("sum"), rs("double"))
+    assert run(chain(rs("add", 1, 1), group(deeper, inner), py("echo"))) == [[[28, 10]], {}]
+
+
+def check_groups_of_one_and_of_none():
+    assert run(chain(rs("add", 1, 1), group(rs("mul", 2)), rs("add", 1))) == 5
+    assert run(chain(rs("add", 1, 1), group(), rs("add", 1))) == 3
+    assert got(group(rs("add", 1, 1)).apply_async()) == [2]
+    parts = group(group(rs("mul", 2)), chain(rs("mul", 3)))
+    assert run(chain(rs("add", 1, 1), parts, rs("sum"))) == 10
+    single = chain(rs("add", 1, 1), group(rs("mul", 2), rs("mul", 3)), group(rs("sum")))
+    assert got(single.apply_async()) in (10, [10])
+
+
+def check_steps_are_tried_again_and_wait_for_their_time():
+    assert run(chain(rs("add", 1, 1), rs("flaky"), py("flaky"), rs("add", 1))) == 3
+    later = [rs("mul", 2).set(countdown=0.5), chain(py("flaky").set(countdown=0.5), rs("flaky"))]
+    body = rs("sum").set(countdown=0.5, expires=600)
+    assert run(chain(rs("add", 1, 1).set(countdown=0.5), group(later), body, py("add", 1))) == 7
+    retried = group(rs("flaky", 1), py("flaky", 2), rs("add", 1, 1)).apply_async()
+    assert got(retried) == [1, 2, 2]
+
+
+class Job(StampingVisitor):
+    def on_signature(self, sig, **headers):
+        return {"job": ["j1"]}
+
+
+def check_stamps_reach_everything():
+    def stamped(signature):
+        signature.stamp(job="j1")
+        return signature
+
+    jobs = {"job": "j1"}
+    assert got(stamped(group(rs("stamps", 1), py("stamps", 1))).apply_async()) == [jobs, jobs]
+    for body in [rs("stamps"), py("stamps")]:
+        header = group(rs("mul", 2), chain(py("mul", 3), rs("add", 1)))
+        steps = chain(rs("add", 1, 1), header, body)
+        # Stamps without a visitor do not reach a body in Celery.
+        steps.stamp(visitor=Job())
+        assert run(steps) == {"job": ["j1"]}
+    header = group(rs("stamps"), chain(py("mul", 3), rs("stamps")))
+    assert run(stamped(chain(rs("add", 1, 1), header, py("echo")))) == [[[jobs, jobs]], {}]
+    # A task that is tried again keeps its stamps, and so do those behind it.
+    assert run(stamped(chain(rs("flaky", 1), rs("stamps")))) == jobs
+    assert run(stamped(chain(py("flaky", 1), rs("stamps")))) == jobs
+    for task in ["boom", "replace_by"]:
+        errback = rs("stamps")
+        called = awaited(errback)
+        args = [2, rs("boom")] if task == "replace_by" else ["kaboom"]
+        failed = stamped(rs(task, *args).on_error(errback)).apply_async()
+        raised(failed)
+        assert got(called) == jobs, task
+
+
+def check_what_rust_has_built_is_python_s_to_run():
+    built = lambda kind: app.signature(run(rs("builds", kind)))
+    result = built("chain").apply_async()
+    assert got(result) == 13 and got(result.parent) == 12 and got(result.parent.parent) == 4
+    first = result.parent.parent
+    assert [child.id for child in first.children] == [result.parent.id], first.children
+    assert got(built("group").apply_async()) == [2, 8, 6]
+    result = built("chain of group").apply_async()
+    assert got(result) == [3, 10] and got(result.parent) == 2
+    [child] = result.parent.children
+    assert isinstance(child, GroupResult) and child.id == result.id, child
+    assert run(built("partial"), 4) == 50
+    assert run(chain(rs("add", 1, 1), built("partial"), rs("add", 1))) == 31
+    assert run(chain(rs("add", 1, 1), built("chord").set(immutable=True), py("mul", 2))) == 12
+    assert run(built("map")) == [2, 4, 6]
+    assert got(built("chunks").apply_async()) == [[2, 4], [6]]
+    assert run(built("stamped")) == {"job": "j1"}
+
+
+def check_the_workflows_that_a_task_sends_are_its_children():
+    parts = group(rs("add", 1, 1), rs("add", 2, 2))
+    sent = {
+        "task": rs("add", 1, 1),
+        "chain": chain(rs("add", 1, 1), py("mul", 3), rs("add", 1)),
+        "group": parts,
+        "chain of group": chain(rs("add", 1, 1), group(rs("mul", 2), py("mul", 3))),
+        "chord": chain(parts, py("total"), rs("double")),
+    }
+    for kind, workflow in sent.items():
+        result = rs("applies", workflow).apply_async()
+        last = got(result)
+        [child] = result.children
+        assert child.id == last, (kind, child.id, last)
+        grouped = kind in ("group", "chain of group")
+        assert isinstance(child, GroupResult) == grouped, (kind, child)
+        assert not grouped or len(child.results) == 2, child.results
+        steps = []
+        while child is not None:
+            steps.append(child.id)
+            child = child.parent
+        # A chain's end, and before it what leads to it.
+        expected = {"task": 1, "chain": 3, "group": 1, "chain of group": 2, "chord": 3}
+        assert len(set(steps)) == len(steps) == expected[kind], (kind, steps)
 
 
 def check_a_chord_without_its_backend_is_refused():

@@ -2,8 +2,11 @@
 
 use std::sync::Mutex;
 
+use celeriac::client::canvas::Step;
 use celeriac::protocol::{Exception, Map, Signature};
-use celeriac::{Context, TaskError, TaskResult, Value, task};
+use celeriac::{Context, TaskError, TaskResult, Value, Workflow, task};
+
+use crate::tasks::add;
 
 #[task(name = "rs.mul")]
 async fn mul(x: i64, y: i64) -> i64 {
@@ -127,6 +130,33 @@ async fn calls(context: Context, count: i64) -> TaskResult<Vec<String>> {
         ids.push(client.send(call).await?.id().to_owned());
     }
     Ok(ids)
+}
+
+/// Sends a workflow of its own, and tells its id.
+#[task(name = "rs.applies")]
+async fn applies(context: Context, workflow: Workflow) -> TaskResult<String> {
+    Ok(context.client().apply(workflow).await?.id().to_owned())
+}
+
+/// A workflow that Rust builds, for who asks for it.
+#[task(name = "rs.builds")]
+async fn builds(kind: String) -> TaskResult<Workflow> {
+    let step =
+        |name: &str, args: &[i64]| Workflow::task(name, args.iter().copied().map(Value::Int));
+    let sum = |n| step("rs.add", &[n, n]);
+    Ok(match &*kind {
+        "chain" => sum(2) | step("py.mul", &[3]) | step("rs.add", &[1]),
+        "group" => {
+            Workflow::group([sum(1), sum(2) | step("py.mul", &[2]), step("py.add", &[3, 3])])
+        }
+        "chain of group" => sum(1) | Workflow::group([step("rs.add", &[1]), step("py.mul", &[5])]),
+        "partial" => step("rs.add", &[1]) | step("py.mul", &[10]),
+        "chord" => Workflow::chord([sum(1), sum(2)], step("py.total", &[])),
+        "map" => double::partial().map([1, 2, 3]).dynamic(),
+        "chunks" => add::chunks([(1, 1), (2, 2), (3, 3)], 2).dynamic(),
+        "stamped" => (sum(1) | step("py.stamps", &[])).stamp("job", "j1"),
+        other => Err(TaskError::permanent(format!("there is no workflow {other}")))?,
+    })
 }
 
 #[task(name = "rs.signature")]

@@ -8,6 +8,7 @@ mod control;
 mod delays;
 mod errbacks;
 mod events;
+mod joined;
 mod mixed;
 mod python_client;
 mod python_worker;

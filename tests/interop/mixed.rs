@@ -5,18 +5,18 @@ use celeriac::protocol::{CallOptions, Map, Serializer, TaskState};
 use celeriac::{AnyResult, Client, GroupResult, Signature, Value, group};
 
 use crate::canvas::Mixed;
-use crate::{CELERYS, OURS, PATIENCE};
+use crate::{CELERYS, OURS, PATIENCE, joined};
 
 fn task<T>(name: &'static str) -> Signature<T> {
     Signature::new(name)
 }
 
 /// A step that takes the result of the one before.
-fn step(name: &str, args: &[i64]) -> Workflow {
+pub(crate) fn step(name: &str, args: &[i64]) -> Workflow {
     Workflow::task(name, args.iter().copied().map(Value::Int))
 }
 
-async fn apply(client: &Client, workflow: Workflow) -> AnyResult {
+pub(crate) async fn apply(client: &Client, workflow: Workflow) -> AnyResult {
     client.apply(workflow).await.expect("sent")
 }
 
@@ -28,6 +28,9 @@ async fn check(queue: &'static str, serializer: Serializer) {
     links(&client).await;
     failures(&client).await;
     parked_results(&client).await;
+    if queue == OURS {
+        joined::check(&client).await;
+    }
     client.close().await;
     mixed.stop().await;
 }

@@ -129,6 +129,11 @@ def request(self):
     }
 
 
+@app.task(name="py.stamps", bind=True)
+def stamps(self, value):
+    return self.request.stamps
+
+
 @app.task(name="py.now")
 def now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat()
@@ -138,7 +143,7 @@ def now():
 def flaky(self, value):
     if self.request.retries < 2:
         error = ConnectionError(f"try {self.request.retries}")
-        raise self.retry(exc=error, countdown=1)
+        raise self.retry(exc=error, countdown=0.1)
     return value
 
 

@@ -5,7 +5,7 @@ use celeriac::{Context, TaskError, TaskResult, Value, task};
 use jiff::{SignedDuration, Timestamp};
 
 #[task(name = "rs.add")]
-async fn add(x: i64, y: i64) -> i64 {
+pub(crate) async fn add(x: i64, y: i64) -> i64 {
     x + y
 }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::compound::Built;
 use super::{Dynamic, Step, WorkflowError};
 use crate::client::{Client, SendError};
-use crate::protocol::canvas::{Canvas, CanvasError};
-use crate::protocol::{CallOptions, Signature, Value};
+use crate::protocol::canvas::{Canvas, CanvasError, StampingVisitor};
+use crate::protocol::{CallOptions, Map, Signature, Value};
 use crate::results::AnyResult;
 
 /// A workflow without types: by name, from JSON, or from a signature that came as an argument.
@@ -104,6 +104,21 @@ impl Workflow {
             Ok(errback) => self.change(|canvas| canvas.link_error(&errback.into_signature())),
             Err(error) => Self(self.0.and(Err(error))),
         }
+    }
+
+    /// Adds a header that passes through the whole workflow, callbacks included, for monitoring and
+    /// for revoking.
+    pub fn stamp(self, name: &str, value: impl Into<Value>) -> Self {
+        let stamps = Map::from_iter([(name.to_owned(), value.into())]);
+        self.stamp_with(&mut |_: &Signature| stamps.clone())
+    }
+
+    /// Stamps with a visitor, which sees every task, chain, group and chord.
+    pub fn stamp_with(self, visitor: &mut dyn StampingVisitor) -> Self {
+        Self(self.0.and_then(|mut canvas| {
+            canvas.stamp(visitor)?;
+            Ok(canvas)
+        }))
     }
 
     /// The signature that carries the workflow: what tasks take as an argument or give back.
