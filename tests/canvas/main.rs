@@ -8,6 +8,7 @@ mod fallible;
 mod garbage;
 mod limits;
 mod random;
+mod repeated;
 mod shapes;
 mod simulator;
 mod tree;

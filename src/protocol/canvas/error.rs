@@ -45,6 +45,13 @@ pub enum CanvasError {
         /// The setting.
         key: &'static str,
     },
+    /// Two tasks, groups or chords of the workflow with the same id: one that was frozen is used
+    /// twice, or is a part of itself.
+    #[error("the id {id} occurs twice in the workflow: freeze and use each part of it once")]
+    Repeated {
+        /// The id.
+        id: String,
+    },
     /// Chunks of no items.
     #[error("chunks need at least one item each")]
     EmptyChunks,

@@ -8,6 +8,7 @@ use super::budget::Budget;
 use super::errbacks::body_errbacks;
 use super::freeze::{Around, complete_links, follow, freeze, prepend, rename_result, set_link};
 use super::options::{self, text};
+use super::repeated;
 use super::tree::{Canvas, Composite};
 use super::{CanvasError, Ids, ResultTree};
 use crate::protocol::join::{self, Link, Mode, Open, Parent, Place};
@@ -89,7 +90,8 @@ pub struct Lowered {
 /// ```
 ///
 /// # Errors
-/// [`CanvasError`] for workflows that cannot be run: too deep, too large, malformed inside.
+/// [`CanvasError`] for workflows that cannot be run: too deep, too large, malformed inside, or with
+/// an id that occurs twice.
 pub fn lower(mut canvas: Canvas, call: Call) -> Result<Lowered, CanvasError> {
     let Call { args, mut options, mut ids, join, link } = call;
     if let Some(id) = options.task_id.take() {
@@ -115,6 +117,7 @@ pub fn lower(mut canvas: Canvas, call: Call) -> Result<Lowered, CanvasError> {
     let budget = Budget::default();
     let around = Around { reply_to: reply_to.as_deref(), join: &join, budget: &budget };
     let result = freeze(&mut canvas, &mut ids, around, None)?;
+    repeated::check(&canvas)?;
     let (opens, calls) = (Vec::new(), Vec::new());
     let mut emit = Emit { root, parent, join: &join, budget: &budget, opens, calls };
     emit.canvas(canvas)?;
@@ -250,6 +253,7 @@ impl Emit<'_> {
         if let Some(outer) = &link {
             stack.extend(outer.stack.iter().cloned());
             stack.push(outer.chord.clone());
+            repeated::check_stack(&chord, &stack)?;
         }
         let size = u32::try_from(header.parts.len()).unwrap_or(u32::MAX);
         let settings = Settings::of(&header.options, self.join);

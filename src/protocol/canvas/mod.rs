@@ -30,6 +30,7 @@ mod ids;
 mod lower;
 mod options;
 mod read;
+mod repeated;
 mod result_tree;
 mod stamp;
 mod tree;
