@@ -32,6 +32,8 @@ pub const USER_ID: &str = "dead_user_id";
 pub const DELIVERY_LIMIT: &str = "delivery-limit";
 /// The [`REASON`] of a message in the log of a join shard that is no record.
 pub const JOIN_RECORD: &str = "join-record";
+/// The same of an `open` that cannot be used, until those who wait for the chord were told.
+pub const JOIN_OPEN: &str = "join-open";
 
 /// How often workers have taken a message from a classic queue and not settled it. Written by
 /// workers of celeriac; quorum queues count for themselves.

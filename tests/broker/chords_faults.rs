@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use celeriac::amqp::{Publish, Publisher, topology};
 use celeriac::protocol::canvas::Canvas;
-use celeriac::protocol::join::{Open, Record};
-use celeriac::protocol::{Exception, Serializer, Value};
+use celeriac::protocol::join::{Open, Parent, Record, body_id};
+use celeriac::protocol::{Exception, Map, Message, Properties, Serializer, TaskState, Value};
 use serde_json::json;
+use xtask::FetchedMessage;
 
-use crate::bundle::{Bundle, PATIENCE, stop};
-use crate::workflow::{CALLER, brisk, doubles, sums, total};
+use crate::bundle::{Bundle, PATIENCE, stop, within};
+use crate::workflow::{Begun, CALLER, brisk, doubles, sums, total};
 
 /// A bundle with one shard, which keeps what is finished for so long that a session which ended
 /// before its time would publish it again.
@@ -67,7 +69,7 @@ async fn what_a_shard_cannot_use_is_parked_whatever_its_headers() {
     let headers = json!({"large": "x".repeat(131_000)});
     let properties = json!({"content_type": "text/plain", "headers": headers});
     let routed = || {
-        let exchange = celeriac::amqp::topology::results_exchange();
+        let exchange = topology::results_exchange();
         bundle.vhost.publish(exchange, "join.0", &properties, b"hello").ok()?.then_some(())
     };
     bundle.vhost.wait_until("the shard is there", routed).unwrap();
@@ -87,6 +89,103 @@ async fn what_a_shard_cannot_use_is_parked_whatever_its_headers() {
     bundle.probe.seen(1).await;
     bundle.nothing_is_left();
     stop(worker).await;
+}
+
+/// Spoils the record that opens a chord, and publishes it.
+async fn log_spoiled(bundle: &Bundle, open: &Open, spoil: impl FnOnce(&mut Map)) {
+    let Value::Map(mut map) = open.to_value() else { panic!("it is a map") };
+    spoil(&mut map);
+    let mut message = Record::Open(Box::new(open.clone())).encode().unwrap();
+    message.body.clear();
+    celeriac::protocol::msgpack::encode(&Value::Map(map), &mut message.body).unwrap();
+    let publish = Publish::new(topology::results_exchange(), &*open.route, message);
+    within(Publisher::new(bundle.client.connection()).publish(publish)).await.unwrap();
+}
+
+/// What is parked from a shard, once it is so much.
+fn parked(bundle: &Bundle, count: usize) -> Vec<FetchedMessage> {
+    let of = |shard| bundle.vhost.messages(&format!("celeriac.join.{shard}.dead"));
+    let found = || {
+        let all: Vec<_> = (0..2).flat_map(|shard| of(shard).unwrap_or_default()).collect();
+        (all.len() >= count).then_some(all)
+    };
+    let found = xtask::wait_until("all of them are parked", PATIENCE, found).unwrap();
+    assert_eq!(found.len(), count);
+    assert!(found.iter().all(|it| it.header("dead_reason") == Some(&json!("join-record"))));
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chord_that_cannot_be_opened_fails_and_nothing_of_it_is_lost() {
+    let bundle = Bundle::joining("chord-unopened").await;
+    let worker = bundle.worker().await;
+    let good = bundle.begin(sums(1, total())).await;
+    bundle.probe.seen(1).await;
+    let outer = Open { chord: "outer".to_owned(), size: 1, ..good.opens[0].clone() };
+    let outer = Open { body: None, reply_to: Some(CALLER.to_owned()), ..outer };
+    bundle.log([(Record::Open(Box::new(outer.clone())), &*outer.route)].into_iter()).await;
+    let parent = Parent { route: outer.route, chord: outer.chord, index: 0.into() };
+    let open = |chord: &str| Open { chord: chord.to_owned(), ..good.opens[0].clone() };
+    let caller = Some(CALLER.to_owned());
+    let (named, sized) = (open("named"), open("sized"));
+    let (named, sized) = (
+        Open { reply_to: caller, ..named },
+        Open { body: None, reply_to: None, parent: Some(parent), ..sized },
+    );
+    log_spoiled(&bundle, &named, |map| map.insert("body", "proj.sum")).await;
+    log_spoiled(&bundle, &sized, |map| map.insert("size", -1)).await;
+    for open in [&named, &sized] {
+        bundle.parts(open, [(0, 7)]).await;
+    }
+    let found = parked(&bundle, 4);
+    let parts = found.iter().filter(|it| it.header("i").is_some());
+    assert_eq!(parts.filter(|it| it.payload == [7]).count(), 2);
+    let mut ids = [good.id, body_id("named"), "outer".to_owned()];
+    ids.sort();
+    let reports = bundle.reports(3);
+    assert_eq!(reports.iter().map(|it| &it.task_id).collect::<Vec<_>>(), ids.each_ref());
+    for report in reports.into_iter().filter(|it| it.status != TaskState::Success) {
+        let text = Exception::from_value(&report.result).unwrap().to_string();
+        assert!(text.contains("could not be opened"), "{text}");
+    }
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chord_whose_id_another_one_has_fails_and_says_so() {
+    let bundle = Bundle::joining("chord-twice").await;
+    let worker = bundle.worker().await;
+    let elsewhere = ["queues", bundle.vhost.name(), "elsewhere"];
+    bundle.vhost.management().put(&elsewhere, &json!({"durable": true})).unwrap();
+    let waiting = Canvas::chord(vec![total_in("elsewhere"), total_in("elsewhere")], total());
+    let Begun { opens, id } = bundle.begin(waiting.unwrap()).await;
+    let other = Open { size: 3, ..opens[0].clone() };
+    bundle.log([(Record::Open(Box::new(other.clone())), &*other.route)].into_iter()).await;
+    let found = parked(&bundle, 1);
+    let message = protocol_message(&found[0]);
+    let record = Record::decode(&message, &celeriac::protocol::Limits::default()).unwrap();
+    assert_eq!(record, Record::Open(Box::new(other)));
+    // Told by the joiner, and for the second one by the reaper.
+    for report in bundle.reports(2) {
+        assert_eq!(report.task_id, id);
+        let text = Exception::from_value(&report.result).unwrap().to_string();
+        assert!(text.contains("has 2 parts, and this open says 3"), "{text}");
+    }
+    bundle.nothing_is_left();
+    stop(worker).await;
+}
+
+fn protocol_message(fetched: &FetchedMessage) -> Message {
+    let text = |name: &str| fetched.properties[name].as_str().map(str::to_owned);
+    let chord = fetched.header("c").and_then(|it| it.as_str()).unwrap().to_owned();
+    let properties = Properties {
+        content_type: text("content_type"),
+        kind: text("type"),
+        headers: Some(Map::from_iter([("c", chord)])),
+        ..Properties::default()
+    };
+    Message { properties, body: fetched.payload.clone() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

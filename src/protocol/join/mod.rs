@@ -18,6 +18,7 @@ mod parked;
 mod place;
 mod record;
 mod reference;
+mod salvage;
 
 pub use failure::Failure;
 pub use ids::{body_id, derived_id, errback_id, header_id, route, shard_route};

@@ -59,8 +59,7 @@ pub struct Open {
     pub created_ms: u64,
     /// When it is given up, in milliseconds since the Unix epoch.
     pub expires_ms: u64,
-    /// Whether the parts that have not begun are to be revoked once the chord has failed. Kept for
-    /// joiners that can revoke; ours cannot yet.
+    /// Whether the parts that have not begun are to be revoked once the chord has failed.
     pub revoke_rest: bool,
     /// That large values of parts are parked, and how long their queue outlives its last use, in
     /// milliseconds. Then the record is of version 2, which older joiners leave to others.
@@ -172,7 +171,7 @@ impl Open {
 }
 
 impl Parent {
-    fn from_value(value: &Value) -> Result<Self, Error> {
+    pub(super) fn from_value(value: &Value) -> Result<Self, Error> {
         let map = value.as_map().ok_or_else(|| fields::wrong("parent", "a dict", value))?;
         Ok(Self {
             route: route("route", map)?,

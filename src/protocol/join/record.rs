@@ -264,6 +264,13 @@ impl Record {
         })
     }
 
+    /// The chord that a message is to open, whatever else is wrong with it.
+    pub(crate) fn opens(message: &Message) -> Option<String> {
+        let headers = message.properties.headers.as_ref()?;
+        let is_open = message.properties.kind.as_deref() == Some(Self::OPEN);
+        chord_id("c", headers).ok().filter(|_| is_open)
+    }
+
     /// Writes the message: persistent, with an id that says what it is.
     pub fn encode(&self) -> Result<Message, Error> {
         let mut headers = Map::with_capacity(3);

@@ -52,7 +52,7 @@ pub(super) enum Decision {
     Complete,
     Failed(u32),
     TooLarge(u32),
-    Expired,
+    Expired { reason: Option<String> },
     Cancelled { reason: String, errbacks: bool },
 }
 
@@ -66,6 +66,9 @@ pub(super) enum Fed {
     /// The chord has no such part.
     OutOfRange,
 }
+
+/// Runs of missing places that an outcome tells of.
+const PLACES_MAX: usize = 10;
 
 /// A part that is there.
 #[derive(Clone, Debug)]
@@ -232,7 +235,11 @@ impl Chord {
                 let (index, failure) = (index(slot), Arc::new(failure));
                 Outcome::Failed { open, index, failure, missing }
             }
-            Decision::Expired => Outcome::Expired { open, missing },
+            Decision::Expired { reason } => {
+                let places = self.missing(open.size, PLACES_MAX);
+                let size = u64::from(open.size) + self.added.total();
+                Outcome::Expired { open, missing, places, size, reason }
+            }
             Decision::Cancelled { reason, errbacks } => {
                 Outcome::Cancelled { open, reason, errbacks }
             }
@@ -256,18 +263,18 @@ impl Chord {
         inspection.age_ms = now_ms.saturating_sub(open.created_ms);
         if self.is_collecting() {
             inspection.missing_count = u32::try_from(self.missing_count()).unwrap_or(u32::MAX);
-            inspection.missing = self.missing(open.size);
+            inspection.missing = self.missing(open.size, Inspection::RANGES_MAX);
         }
         inspection
     }
 
     /// The first runs of indexes of the header without a record.
-    fn missing(&self, size: u32) -> Vec<(u32, u32)> {
+    fn missing(&self, size: u32, runs_max: usize) -> Vec<(u32, u32)> {
         let mut runs = Vec::new();
         let mut next = 0;
         let held = self.chosen.range(..size).map(|(index, _)| *index);
         for index in held.chain([size]) {
-            if runs.len() == Inspection::RANGES_MAX {
+            if runs.len() == runs_max {
                 break;
             }
             if index > next {

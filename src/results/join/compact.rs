@@ -481,9 +481,10 @@ impl Chord {
 
     /// The record that ended the chord, if it was none of its parts.
     fn end_record(&self, id: &str) -> Option<(EntryKind, Option<u32>, Vec<u8>)> {
-        let (chord, reason) = (id.to_owned(), String::new());
+        let chord = id.to_owned();
         let (kind, record) = match &self.state {
-            State::Decided(Decision::Expired) => {
+            State::Decided(Decision::Expired { reason }) => {
+                let reason = reason.clone().unwrap_or_default();
                 (EntryKind::Expire, Record::Expire { chord, reason })
             }
             State::Decided(Decision::Cancelled { reason, errbacks }) => {

@@ -43,6 +43,8 @@ pub(crate) struct Delivery {
     pub(crate) count: u64,
     /// The message, or why it is none of the protocol's.
     pub(crate) record: Result<Record, Error>,
+    /// The chord that a message was to open which cannot be read.
+    pub(crate) unopened: Option<Arc<str>>,
 }
 
 /// What the driver has to do, in this order and on the channel of the shard.
@@ -75,6 +77,8 @@ pub(crate) enum Effect {
         record: Option<Box<Record>>,
         /// What is wrong with it.
         reason: String,
+        /// Whether it is an `open` of which those who wait for the chord have to be told.
+        untold: bool,
     },
     /// Answer an `inspect`: best effort, nothing waits for it.
     Reply {
@@ -135,12 +139,18 @@ pub(crate) enum Outcome {
         /// Number of parts that were missing.
         missing: u64,
     },
-    /// The chord's time was over.
+    /// The chord's time was over, or it was given up.
     Expired {
         /// The chord.
         open: Arc<Open>,
         /// Number of parts that were missing.
         missing: u64,
+        /// The first runs of places of the header that were missing.
+        places: Vec<(u32, u32)>,
+        /// Number of parts, with those that were added.
+        size: u64,
+        /// Why it was given up, if not because its time was over.
+        reason: Option<String>,
     },
     /// The chord was revoked.
     Cancelled {
@@ -184,7 +194,7 @@ impl Outcome {
     pub(crate) fn revokes_rest(&self) -> bool {
         match self {
             Self::Complete { .. } => false,
-            Self::Failed { open, missing, .. } | Self::Expired { open, missing } => {
+            Self::Failed { open, missing, .. } | Self::Expired { open, missing, .. } => {
                 open.revoke_rest && *missing > 0
             }
             Self::Cancelled { .. } => true,

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::chord::{Chord, Decision, Fed, Source, State};
+use super::contradiction::{self, Contradiction};
 use super::event::{Delivery, Effect, Part};
 use super::joiner::{Joiner, Published, ack};
 use super::settings::Rule;
-use crate::protocol::Limits;
 use crate::protocol::join::{Inspection, Open, Pack, Place, Record};
+use crate::protocol::{Error, Limits};
 
 /// What a record says about its chord.
 #[derive(Clone, Debug)]
@@ -18,7 +19,10 @@ pub(super) enum Content {
     Open(Arc<Open>),
     /// The place, the result, and how many parts were added by it.
     Part(Place, Part, u32, Run),
-    Expire,
+    /// Why, if not because its time is over.
+    Expire {
+        reason: Option<String>,
+    },
     Cancel {
         reason: String,
         errbacks: bool,
@@ -32,12 +36,8 @@ pub(super) struct Run {
     task_id: String,
 }
 
-/// A record that cannot be right, and why.
-#[derive(Debug)]
-pub(super) struct Contradiction {
-    pub(super) record: Record,
-    pub(super) reason: String,
-}
+/// What an `expire` says of a chord whose time is over.
+const TIME_IS_OVER: &str = "its time is over";
 
 /// What a delivery holds of its chord; a part by its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Content {
                 let run = Run { execution, task_id: failure.task_id.clone() };
                 (chord.into(), Self::Part(index, Part::Err(Arc::new(failure)), 0, run))
             }
-            Record::Expire { chord, .. } => (chord.into(), Self::Expire),
+            Record::Expire { chord, reason } => (chord.into(), Self::expire(reason)),
             Record::Cancel { chord, reason, errbacks } => {
                 (chord.into(), Self::Cancel { reason, errbacks })
             }
@@ -104,6 +104,12 @@ impl Content {
             | Record::Mark { .. }
             | Record::Inspect { .. } => return None,
         })
+    }
+
+    /// That a chord is given up, for a reason.
+    pub(super) fn expire(reason: String) -> Self {
+        let reason = Some(reason).filter(|it| !it.is_empty() && it != TIME_IS_OVER);
+        Self::Expire { reason }
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -187,14 +193,14 @@ impl Orphans {
 impl Joiner {
     /// Handles a delivery after the barrier.
     pub(super) fn arrive(&mut self, delivery: Delivery, effects: &mut Vec<Effect>) {
-        let Delivery { tag, redelivered, count, record } = delivery;
+        let Delivery { tag, redelivered, count, record, unopened } = delivery;
         if redelivered && !self.settings.breaks(Rule::Barrier) {
             let text = "a record came back behind the session's mark: a policy (delayed retry, \
                         priorities) breaks the order of the join queue";
             return self.restart(text.to_owned(), effects);
         }
         match record {
-            Err(error) => self.poison(tag, None, error.to_string(), effects),
+            Err(error) => self.unreadable(tag, unopened, &error, effects),
             Ok(Record::Mark { epoch, .. }) if epoch == self.epoch => {
                 self.mark_delivered(tag);
             }
@@ -244,7 +250,7 @@ impl Joiner {
             content if self.chords.contains_key(id) => {
                 let (was_collecting, fed) = self.feed(id, content, Source::Raw);
                 let role = match fed {
-                    Err(wrong) => return self.contradicted(tag, *wrong, effects),
+                    Err(wrong) => return self.contradicted(Some(tag), id, *wrong, effects),
                     Ok((Fed::Duplicate, role)) => {
                         self.stats.duplicates += 1;
                         if self.settings.breaks(Rule::KeepDuplicates) {
@@ -264,7 +270,7 @@ impl Joiner {
                 }
             }
             _ if self.is_over(id) => self.drop_late(tag, id, effects),
-            _ => self.hold_orphan(tag, id),
+            content => self.hold_orphan(tag, id, content, effects),
         }
     }
 
@@ -289,14 +295,10 @@ impl Joiner {
         let size = chord.open.as_ref().map_or(0, |open| open.size);
         let fed = match content {
             Content::Open(open) => match &chord.open {
-                Some(first) if first.size != open.size => {
-                    let (first, second) = (first.size, open.size);
-                    let reason =
-                        format!("chord {id} has {first} parts, and this open says {second}");
-                    let record = Record::Open(Box::new(Open::clone(&open)));
-                    Err(Box::new(Contradiction { record, reason }))
-                }
-                Some(_) => Ok((Fed::Duplicate, Role::Open)),
+                Some(first) => match contradiction::between(first, &open) {
+                    Some(wrong) => Err(Box::new(wrong)),
+                    None => Ok((Fed::Duplicate, Role::Open)),
+                },
                 None => Ok((Fed::Taken, Role::Open)),
             },
             Content::Part(index, part, adds, run) => {
@@ -310,8 +312,8 @@ impl Joiner {
                     (fed, slot) => Ok((fed, Role::Part(slot))),
                 }
             }
-            Content::Expire => {
-                chord.end(Decision::Expired);
+            Content::Expire { reason } => {
+                chord.end(Decision::Expired { reason });
                 Ok((Fed::Taken, Role::End))
             }
             Content::Cancel { reason, errbacks } => {
@@ -359,26 +361,31 @@ impl Joiner {
         {
             if self.settings.breaks(Rule::ExpireByRecord) {
                 if let Some(chord) = self.chords.get_mut(&id) {
-                    chord.end(Decision::Expired);
+                    chord.end(Decision::Expired { reason: None });
                 }
                 self.decide(&id, effects);
                 continue;
             }
-            let reason = "its time is over".to_owned();
+            let reason = TIME_IS_OVER.to_owned();
             let record = Record::Expire { chord: id.to_string(), reason };
             self.publish(Published::Expire, record, effects);
         }
     }
 
-    /// A record that cannot be right goes to the dead letters.
-    pub(super) fn contradicted(
+    /// A message that is none of the protocol's goes to the dead letters.
+    pub(super) fn unreadable(
         &mut self,
         tag: u64,
-        wrong: Contradiction,
+        unopened: Option<Arc<str>>,
+        error: &Error,
         effects: &mut Vec<Effect>,
     ) {
-        let Contradiction { record, reason } = wrong;
-        self.poison(tag, Some(Box::new(record)), reason, effects);
+        let Some(chord) = unopened else {
+            return self.poison(tag, None, error.to_string(), effects);
+        };
+        self.unopened.insert(chord);
+        self.stats.poison += 1;
+        effects.push(Effect::Poison { tag, record: None, reason: error.to_string(), untold: true });
     }
 
     /// A message goes to the dead letters; `record` is what was read in it, if it was.
@@ -390,7 +397,7 @@ impl Joiner {
         effects: &mut Vec<Effect>,
     ) {
         self.stats.poison += 1;
-        effects.push(Effect::Poison { tag, record, reason });
+        effects.push(Effect::Poison { tag, record, reason, untold: false });
     }
 
     /// Answers an `inspect`.
@@ -419,8 +426,23 @@ impl Joiner {
         self.touch_tomb(id);
     }
 
-    pub(super) fn hold_orphan(&mut self, tag: u64, id: &Arc<str>) {
+    /// A record of a chord without an `open`. If that came and could not be read, the record goes
+    /// where the `open` went.
+    pub(super) fn hold_orphan(
+        &mut self,
+        tag: u64,
+        id: &Arc<str>,
+        content: Content,
+        effects: &mut Vec<Effect>,
+    ) {
         self.stats.orphans += 1;
+        if let Content::Part(index, part, adds, run) = content
+            && self.unopened.contains(id)
+        {
+            let record = part_record(id, index, part, run).adding(adds);
+            let reason = format!("chord {id} could not be opened");
+            return self.poison(tag, Some(Box::new(record)), reason, effects);
+        }
         let due_ms = self.now_ms.saturating_add(self.settings.orphan_grace_ms);
         self.orphans.hold(tag, Arc::clone(id), due_ms);
     }

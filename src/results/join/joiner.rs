@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::chord::{Chord, State};
 use super::commit::{Dones, Outbox};
 use super::compact::{Batch, Pack};
+use super::contradiction::Contradiction;
 use super::event::{Delivery, Effect, Event, Outcome, PublishId};
 use super::intake::{Orphans, Raws};
 use super::marks::{Marks, OldMarks};
@@ -40,6 +41,10 @@ pub(crate) struct Joiner {
     pub(super) batches: BTreeMap<u64, Batch>,
     pub(super) next_batch: u64,
     pub(super) orphans: Orphans,
+    /// The last chords whose `open` could not be read.
+    pub(super) unopened: Recent,
+    /// Deliveries that cannot be right, by the record that gives their chord up.
+    pub(super) contradictions: BTreeMap<PublishId, (u64, Contradiction)>,
 
     /// What has ended.
     pub(super) outbox: Outbox,
@@ -78,6 +83,7 @@ pub(super) enum Published {
     Pack(u64),
     Done(u64),
     Expire,
+    GivingUp,
 }
 
 impl Joiner {
@@ -100,6 +106,8 @@ impl Joiner {
             batches: BTreeMap::new(),
             next_batch: 0,
             orphans: Orphans::default(),
+            unopened: Recent::new(settings.recent_max),
+            contradictions: BTreeMap::new(),
             outbox: Outbox::default(),
             dones: Dones::default(),
             recent: Recent::new(settings.recent_max),
@@ -202,6 +210,14 @@ impl Joiner {
             }
             Published::Pack(pack) => self.pack_confirmed(pack, effects),
             Published::Done(done) => self.done_confirmed(done, effects),
+            Published::GivingUp => {
+                if let Some((tag, wrong)) = self.contradictions.remove(&publish) {
+                    self.stats.poison += 1;
+                    let Contradiction { record, reason } = wrong;
+                    let record = Some(Box::new(record));
+                    effects.push(Effect::Poison { tag, record, reason, untold: true });
+                }
+            }
             Published::Expire => {}
         }
         if matches!(self.phase, Phase::Replaying(_)) {
@@ -278,6 +294,7 @@ impl Joiner {
         (&self.packs, self.next_pack, &self.batches, self.next_batch).hash(hasher);
         (&self.orphans, &self.outbox, &self.dones, &self.recent).hash(hasher);
         (&self.inheritance, &self.old_marks, &self.expiries, self.refresh_at_ms).hash(hasher);
-        (self.restless, self.merge_wanted, &self.unsecured).hash(hasher);
+        (self.restless, self.merge_wanted, &self.unsecured, &self.unopened).hash(hasher);
+        self.contradictions.iter().map(|(id, it)| (id, it.0)).collect::<Vec<_>>().hash(hasher);
     }
 }

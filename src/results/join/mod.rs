@@ -15,6 +15,7 @@
 //! | `chord` | what decides a chord |
 //! | `added` | parts that were added by parts |
 //! | `intake` | records after the barrier |
+//! | `contradiction` | records that cannot be right beside others |
 //! | `commit` | outcomes, `done` records, acks |
 //! | `tombs` | when a `done` may go |
 //! | `compact` | packs |
@@ -29,6 +30,7 @@ mod added;
 mod chord;
 mod commit;
 mod compact;
+mod contradiction;
 mod event;
 mod intake;
 mod joiner;

@@ -39,6 +39,7 @@ struct Buffered {
     tag: u64,
     count: u64,
     record: Result<Record, Error>,
+    unopened: Option<Arc<str>>,
 }
 
 /// What has to be written again, and what may go then.
@@ -136,13 +137,13 @@ impl Joiner {
         if !std::mem::replace(&mut replay.is_marked, true) {
             self.publish_mark(effects);
         }
-        let Delivery { tag, count, record, redelivered: _ } = delivery;
+        let Delivery { tag, count, record, unopened, redelivered: _ } = delivery;
         if matches!(&record, Ok(Record::Mark { epoch, .. }) if *epoch == self.epoch) {
             self.mark_delivered(tag);
             return self.resolve(effects);
         }
         let Phase::Replaying(replay) = &mut self.phase else { return };
-        replay.push(Buffered { tag, count, record });
+        replay.push(Buffered { tag, count, record, unopened });
         self.pre_pack(effects);
         if self.settings.breaks(Rule::Barrier) {
             self.resolve(effects);
@@ -191,9 +192,9 @@ impl Joiner {
     fn sort(&mut self, replay: Replay, effects: &mut Vec<Effect>) -> Sorted {
         let mut sorted = Sorted::default();
         let mut last_mark = None;
-        for Buffered { tag, count, record } in replay.buffer {
+        for Buffered { tag, count, record, unopened } in replay.buffer {
             match record {
-                Err(error) => self.poison(tag, None, error.to_string(), effects),
+                Err(error) => self.unreadable(tag, unopened, &error, effects),
                 Ok(Record::Mark { epoch, is_renewal }) => {
                     // A renewal behind another session's mark is as void as the packs behind it.
                     if !is_renewal || last_mark.is_none() || self.settings.breaks(Rule::Renewals) {
@@ -283,7 +284,7 @@ impl Joiner {
             let is_open = content.is_open();
             if !self.chords.contains_key(&id) {
                 if let Some((tag, _)) = raw {
-                    self.hold_orphan(tag, &id);
+                    self.hold_orphan(tag, &id, content, effects);
                 }
                 continue;
             }
@@ -294,10 +295,13 @@ impl Joiner {
             }
             let role = match (fed, raw) {
                 (Err(wrong), Some((tag, _))) if pack.is_none() => {
-                    self.contradicted(tag, *wrong, effects);
+                    self.contradicted(Some(tag), &id, *wrong, effects);
                     continue;
                 }
-                (Err(_), _) => Role::End,
+                (Err(wrong), _) => {
+                    self.contradicted(None, &id, *wrong, effects);
+                    Role::End
+                }
                 (Ok((fed, role)), _) => {
                     self.stats.duplicates += u64::from(fed == Fed::Duplicate && !is_open);
                     role
@@ -392,7 +396,7 @@ fn content_of(entry: Entry) -> Result<Content, Error> {
             let failure = Failure::decode(&entry.body, &limits)?;
             Content::Part(entry.index, Part::Err(Arc::new(failure)), 0, Run::default())
         }
-        EntryKind::Expire => Content::Expire,
+        EntryKind::Expire => Content::expire(Reason::decode(&entry.body, &limits)?.text),
         EntryKind::Cancel => {
             let Reason { text, errbacks } = Reason::decode(&entry.body, &limits)?;
             Content::Cancel { reason: text, errbacks }

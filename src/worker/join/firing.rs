@@ -282,7 +282,7 @@ impl<'a> Firings<'a> {
     fn give_up(&self, step: &Step, failed: &PublishError) -> Progress {
         error!(chord = &*step.chord, error = %failed, "an outcome goes to the dead letters");
         let message = step.effect.publish.message.clone();
-        let publish = poison::dead(message, &failed.to_string(), self.shard);
+        let publish = poison::dead(message, (&failed.to_string(), false), self.shard);
         let effect = Effect { publish: Arc::new(publish), ..step.effect.clone() };
         Progress::Next(vec![Step::new(&step.chord, effect)])
     }

@@ -37,7 +37,7 @@ use super::running::Crew;
 use crate::amqp::{self, Connection, layout};
 use crate::client::connection_options;
 use balance::balance;
-pub(super) use outcome::failed as chord_failed;
+pub(super) use outcome::{bereaved, failed as chord_failed};
 use shard::Shard;
 
 /// Heartbeat of the connection, in seconds: how long a joiner that vanished from the network may

@@ -61,10 +61,17 @@ pub(super) fn following(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
             let cause = Cause { exception: &exception, traceback, state: &TaskState::Failure };
             failed(open, open.errbacks.clone(), cause, scribe)
         }
-        Outcome::Expired { open, missing } => {
-            let Open { chord, size, .. } = &**open;
-            let text = format!("chord {chord} has expired with {missing} of {size} parts missing");
-            let exception = chord_error(text);
+        Outcome::Expired { open, missing, places, size, reason } => {
+            let chord = &open.chord;
+            let exception = chord_error(match reason {
+                Some(reason) => format!("chord {chord} is given up: {reason}"),
+                None => {
+                    let places = runs(places);
+                    format!(
+                        "chord {chord} has expired with {missing} of {size} parts missing{places}"
+                    )
+                }
+            });
             failed(open, open.errbacks.clone(), Cause::found(&exception), scribe)
         }
         Outcome::Cancelled { open, reason, errbacks } => {
@@ -97,6 +104,16 @@ fn complete(open: &Open, parts: &[Part], scribe: &Scribe<'_>) -> Following {
         error!(chord = open.chord, error = %exception, "the outcome of a chord cannot be sent");
         failed(open, open.errbacks.clone(), Cause::found(&exception), scribe)
     })
+}
+
+/// Runs of places, for people.
+fn runs(places: &[(u32, u32)]) -> String {
+    let run = |(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    let runs: Vec<_> = places.iter().map(run).collect();
+    if runs.is_empty() { String::new() } else { format!(": {}", runs.join(", ")) }
 }
 
 /// Why references are of no use to what follows a chord.
@@ -169,7 +186,19 @@ pub(in crate::worker) fn failed(
     cause: Cause<'_>,
     scribe: &Scribe<'_>,
 ) -> Following {
-    let request = stand_in(open);
+    let (request, sequel) = bereaved(open);
+    let mut following = downfall::failure(&request, Sequel { errbacks, ..sequel }, cause, scribe);
+    if request.reply_to.is_some() {
+        let result = cause.exception.clone().into_value();
+        let meta = ResultMeta::new(&*request.id, cause.state.clone(), result);
+        let report = report(&request, meta, scribe.config());
+        following.rest.extend(report.map(|publish| Effect::new(Kind::Report, publish)));
+    }
+    following
+}
+
+/// The request that the chord stands for, and who is to hear that it has failed.
+pub(in crate::worker) fn bereaved(open: &Open) -> (Request, Sequel) {
     let part = |parent: &Parent| Link {
         chord: parent.chord.clone(),
         route: parent.route.clone(),
@@ -178,20 +207,14 @@ pub(in crate::worker) fn failed(
         ..Link::default()
     };
     let sequel = Sequel {
-        errbacks,
+        errbacks: open.errbacks.clone(),
         chain: open.body.iter().cloned().collect(),
         link: open.parent.as_ref().map(part),
         ..Sequel::default()
     };
-    let mut following = downfall::failure(&request, sequel, cause, scribe);
-    if open.body.is_none() && open.reply_to.is_some() {
-        let result = cause.exception.clone().into_value();
-        let request = Request { reply_to: open.reply_to.clone(), ..request };
-        let meta = ResultMeta::new(&*request.id, cause.state.clone(), result);
-        let report = report(&request, meta, scribe.config());
-        following.rest.extend(report.map(|publish| Effect::new(Kind::Report, publish)));
-    }
-    following
+    // With a body, the callers are those of the body and of what follows it.
+    let reply_to = open.reply_to.clone().filter(|_| open.body.is_none());
+    (Request { reply_to, ..stand_in(open) }, sequel)
 }
 
 /// The request that the chord stands for: that of its body, or of the list of results.

@@ -7,11 +7,13 @@ use super::shard::Shard;
 use crate::amqp::{Publish, topology};
 use crate::protocol::{Map, Message, Properties, dead};
 
-/// Addresses `message` to the dead letters, with the reason in its headers.
-pub(super) fn dead(mut message: Message, reason: &str, shard: &Shard) -> Publish {
+/// Addresses `message` to the dead letters, with the reason in its headers, and whether it is an
+/// `open` of which nobody was told.
+pub(super) fn dead(mut message: Message, (reason, untold): (&str, bool), shard: &Shard) -> Publish {
     const CHARS_MAX: usize = 1024;
     let mut story = Map::new();
-    story.insert(dead::REASON, dead::JOIN_RECORD);
+    let word = if untold { dead::JOIN_OPEN } else { dead::JOIN_RECORD };
+    story.insert(dead::REASON, word);
     story.insert(dead::ERROR, reason.chars().take(CHARS_MAX).collect::<String>());
     story.insert(dead::QUEUE, shard.queue.as_str());
     story.insert(dead::WORKER, shard.crew.info.hostname.as_str());
@@ -28,7 +30,8 @@ fn tell(properties: &mut Properties, story: &Map, fits: impl Fn(&Properties) -> 
     properties.user_id = None;
     properties.delivery_mode = Some(Properties::PERSISTENT);
     let own = properties.headers.take().unwrap_or_default();
-    let (none, brief) = (Map::new(), Map::from_iter([(dead::REASON, dead::JOIN_RECORD)]));
+    let word = story.get(dead::REASON).cloned();
+    let (none, brief) = (Map::new(), Map::from_iter([(dead::REASON, word)]));
     for (own, added) in [(&own, story), (&own, &brief), (&none, story), (&none, &brief)] {
         let mut headers = own.clone();
         added.iter().for_each(|(key, value)| headers.insert(key.to_owned(), value.clone()));

@@ -264,11 +264,15 @@ impl Joined<'_> {
         }
         let record = Record::decode(&message, &Limits::default());
         let count = message.header("x-delivery-count").and_then(Value::as_i64).unwrap_or(0);
+        let mut unopened = None;
         if record.is_err() {
+            unopened = Record::opens(&message);
             self.unreadable.insert(tag, message);
         }
         let count = u64::try_from(count).unwrap_or(0);
-        self.happened.push_back(Event::Delivered(Delivery { tag, redelivered, count, record }));
+        let unopened = unopened.map(Arc::from);
+        let delivery = Delivery { tag, redelivered, count, record, unopened };
+        self.happened.push_back(Event::Delivered(delivery));
     }
 
     /// Lets the joiner hear of everything, and does what it says.
@@ -306,11 +310,11 @@ impl Joined<'_> {
                 }
             }
             Effect::Ack { tags } => tags.into_iter().for_each(|tag| self.session.ack(tag)),
-            Effect::Poison { tag, record, reason } => {
+            Effect::Poison { tag, record, reason, untold } => {
                 let written = record.and_then(|record| record.encode().ok());
                 let message = written.or_else(|| self.unreadable.remove(&tag)).unwrap_or_default();
                 warn!(shard = self.shard.number, reason, "message in a shard is no record");
-                let again = Again::new(poison::dead(message, &reason, self.shard));
+                let again = Again::new(poison::dead(message, (&reason, untold), self.shard));
                 self.publish(Awaited::Poison(tag, again));
             }
             Effect::Reply { reply_to, correlation, inspection } => {
@@ -415,8 +419,9 @@ impl Joined<'_> {
                 let error = &failure.exc;
                 info!(shard, kind, chord, size, age_ms, %index, %error, "chord has failed");
             }
-            Outcome::Expired { missing, .. } => {
-                info!(shard, kind, chord, size, age_ms, missing, "chord has expired");
+            Outcome::Expired { missing, reason, .. } => {
+                let why = reason.as_deref().unwrap_or("its time is over");
+                info!(shard, kind, chord, size, age_ms, missing, why, "chord is given up");
             }
             Outcome::Cancelled { reason, .. } => {
                 info!(shard, kind, chord, size, age_ms, reason, "chord is cancelled");

@@ -10,12 +10,14 @@ use tracing::{error, warn};
 
 use crate::amqp::{Delivery, SettleToken, topology};
 use crate::protocol::dead::{self, Death};
+use crate::protocol::join::{Open, Record};
 use crate::protocol::{Exception, Map, TaskMessage, Value};
 use crate::task::{DeliveryInfo, Outcome, Request};
 use crate::worker::dead_letter::Reason;
 use crate::worker::events::Facts;
 use crate::worker::gather;
 use crate::worker::intake;
+use crate::worker::join;
 use crate::worker::journal;
 use crate::worker::original::Original;
 use crate::worker::running::Crew;
@@ -40,6 +42,9 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Box<Finished> {
         let text = |name| headers.get(name).and_then(Value::as_str);
         let queue = text(dead::QUEUE).map_or_else(|| topology::dead_queue().into(), str::to_owned);
         let error = text(dead::ERROR).unwrap_or("has not died in a queue").to_owned();
+        if text(dead::REASON) == Some(dead::JOIN_OPEN) {
+            return opened(delivery, &queue, error, crew);
+        }
         let is_record = text(dead::REASON) == Some(dead::JOIN_RECORD);
         let word = if is_record { dead::JOIN_RECORD } else { "no-death" };
         return unread(delivery, &queue, word, error, crew);
@@ -48,9 +53,34 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Box<Finished> {
         let Death { queue, reason, .. } = &death;
         error!(queue, reason, "a record of a chord is lost: look for policies of its queue");
         let error = format!("a record of a chord died in queue '{queue}' ({reason})");
-        return unread(delivery, queue, dead::JOIN_RECORD, error, crew);
+        let queue = queue.clone();
+        return opened(delivery, &queue, error, crew);
     }
     task(delivery, &death, crew)
+}
+
+/// A message of a shard. Those who wait for the chord that an `open` was to begin are told, as far
+/// as it says who they are; anything else is only parked.
+fn opened(delivery: Delivery, queue: &str, error: String, crew: &Crew) -> Box<Finished> {
+    let contradicts = Record::decode(&delivery.message, &crew.limits).is_ok();
+    let Some(open) = Open::salvage(&delivery.message, &crew.limits) else {
+        return unread(delivery, queue, dead::JOIN_RECORD, error, crew);
+    };
+    let text = format!("chord {} could not be opened: {error}", open.chord);
+    let exception = Exception::new("celery.exceptions", "ChordError", Value::from(text));
+    let (request, mut sequel) = join::bereaved(&open);
+    if contradicts {
+        // The first one's have been called.
+        sequel.errbacks.clear();
+    }
+    let Delivery { message, exchange, routing_key, redelivered, token, .. } = delivery;
+    let queue = queue.to_owned();
+    let delivery_info = DeliveryInfo { exchange, routing_key, queue, priority: None, redelivered };
+    let hostname = crew.info.hostname.clone();
+    let request = Request { delivery_info, hostname, ..request };
+    let reason = Reason { word: dead::JOIN_RECORD, error };
+    let ending = Ending::Refused { reason, exception };
+    finished(request, Original::untouched(message), Some(Box::new(sequel)), token, ending)
 }
 
 /// A message that is parked as it is.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::protocol::join::{ChordState, Failure, Mode, Open, Place, Record};
-use crate::protocol::{Error, Exception, Value};
+use crate::protocol::join::{ChordState, Failure, Mode, Open, Parent, Place, Record};
+use crate::protocol::{Error, Exception, Map, Signature, Value};
 use crate::results::join::{
     Delivery, Effect, Event, JoinSettings, Joiner, Outcome, Part, list_of_results,
 };
@@ -48,7 +48,8 @@ impl Shard {
         self.next_tag += 1;
         self.unacked.insert(self.next_tag);
         self.unacked_max = self.unacked_max.max(self.unacked.len());
-        let delivery = Delivery { tag: self.next_tag, redelivered, count: 0, record };
+        let delivery =
+            Delivery { tag: self.next_tag, redelivered, count: 0, record, unopened: None };
         self.handle(Event::Delivered(delivery));
     }
 
@@ -287,7 +288,7 @@ fn a_successor_revokes_what_its_predecessor_revoked() {
 
 #[test]
 fn what_contradicts_the_open_is_poison() {
-    let mut shard = shard(JoinSettings::default(), [begin(open(2)), ok(2, 1), begin(open(3))]);
+    let mut shard = shard(JoinSettings::default(), [begin(open(2)), ok(2, 1)]);
     shard.deliver_one(Err(Error::Missing { field: "c" }), false);
     let reasons: Vec<&str> = shard
         .effects
@@ -302,17 +303,118 @@ fn what_contradicts_the_open_is_poison() {
         Effect::Poison { record, .. } => record.as_deref().cloned(),
         other => panic!("{other:?}"),
     });
-    assert_eq!(records.collect::<Vec<_>>(), [Some(ok(2, 1)), Some(begin(open(3))), None]);
-    let expected = [
-        "chord c has 2 parts, and this is number 2",
-        "chord c has 2 parts, and this open says 3",
-        "'c' is missing",
-    ];
+    assert_eq!(records.collect::<Vec<_>>(), [Some(ok(2, 1)), None]);
+    let expected = ["chord c has 2 parts, and this is number 2", "'c' is missing"];
     assert_eq!(reasons, expected);
     // The chord itself is none the worse.
     shard.deliver(ok(0, 1));
     shard.deliver(ok(1, 1));
     assert!(matches!(shard.outcome(), Some(Outcome::Complete { .. })));
+}
+
+/// A chord with a body of this id, as a part of another one.
+fn body_and_parent(body: &str, parent: u32) -> Open {
+    let options = Map::from_iter([("task_id", body)]);
+    let (chord, route) = ("outer".to_owned(), "join.1".to_owned());
+    Open {
+        body: Some(Signature { options, ..Signature::new("sum") }),
+        parent: Some(Parent { chord, route, index: parent.into() }),
+        ..open(2)
+    }
+}
+
+#[test]
+fn a_chord_whose_id_two_chords_have_ends_and_the_second_open_is_poison() {
+    let first = || body_and_parent("b", 0);
+    let others = [
+        Open { size: 3, ..first() },
+        Open { mode: Mode::Collect, ..first() },
+        Open { parent: None, ..first() },
+        body_and_parent("b", 1),
+        body_and_parent("a", 0),
+        Open { body: None, ..first() },
+    ];
+    for other in others {
+        let records = [begin(first()), ok(0, 1), begin(other.clone()), ok(1, 2)];
+        let mut shard = shard(JoinSettings::default(), records);
+        let [Effect::Poison { record, reason, untold: true, .. }, Effect::Fire { .. }] =
+            &shard.effects[..]
+        else {
+            panic!("{:?}", shard.effects)
+        };
+        assert_eq!(record.as_deref(), Some(&begin(other)));
+        let Some(Outcome::Expired { missing: 1, places, reason: why, .. }) = shard.outcome() else {
+            panic!("{:?}", shard.effects)
+        };
+        assert_eq!((&places[..], why.as_ref()), (&[(1, 1)][..], Some(reason)));
+        // The log says so first: a successor comes to the same end.
+        assert_eq!(shard.kinds(), ["mark", "expire"]);
+        // The delivery of what is poison is acked by whoever has put it away.
+        shard.pass(61_100);
+        assert_eq!(shard.unacked.len(), 2);
+    }
+}
+
+#[test]
+fn a_chord_that_is_opened_again_alike_goes_on() {
+    let mut again = body_and_parent("b", 0);
+    let body = again.body.as_mut().unwrap();
+    (body.args, again.created_ms) = (vec![5.into()], 999);
+    let records = [begin(body_and_parent("b", 0)), ok(0, 1), begin(again), ok(1, 2)];
+    let shard = shard(JoinSettings::default(), records);
+    assert!(matches!(shard.outcome(), Some(Outcome::Complete { .. })));
+}
+
+#[test]
+fn what_ends_a_chord_with_two_opens_is_in_the_log_before_the_second_leaves_it() {
+    let other = Open { size: 3, ..open(2) };
+    let mut joiner = Joiner::new("s", JoinSettings::default());
+    let mark = Record::Mark { epoch: "s".to_owned(), is_renewal: false };
+    let mut effects = Vec::new();
+    for (tag, record) in (1..).zip([begin(open(2)), begin(other), mark]) {
+        let (record, unopened) = (Ok(record), None);
+        let delivery = Delivery { tag, redelivered: true, count: 1, record, unopened };
+        joiner.handle(1000, Event::Delivered(delivery), &mut effects);
+    }
+    let publish = effects.iter().find_map(|effect| match effect {
+        Effect::Publish { id, record: Record::Expire { .. } } => Some(*id),
+        Effect::Poison { .. } => panic!("{effects:?}"),
+        _ => None,
+    });
+    effects.clear();
+    let publish = publish.expect("it is given up");
+    joiner.handle(1000, Event::Confirmed { publish }, &mut effects);
+    assert!(matches!(effects[..], [Effect::Poison { tag: 2, .. }]), "{effects:?}");
+}
+
+#[test]
+fn parts_of_a_chord_that_cannot_be_opened_go_where_its_open_went() {
+    let mut shard = Shard::new(JoinSettings::default());
+    shard.deliver(begin(open(1)));
+    shard.next_tag += 1;
+    let (tag, record) = (shard.next_tag, Err(Error::Missing { field: "size" }));
+    let unopened = Some("other".into());
+    let delivery = Delivery { tag, redelivered: false, count: 0, record, unopened };
+    shard.handle(Event::Delivered(delivery));
+    assert!(matches!(shard.effects.last(), Some(Effect::Poison { untold: true, .. })));
+    let part = Record::ok("other", 4, "x", "t", &7.into()).unwrap();
+    shard.deliver(part.clone());
+    let Some(Effect::Poison { record, reason, untold: false, .. }) = shard.effects.last() else {
+        panic!("{:?}", shard.effects)
+    };
+    assert_eq!(record.as_deref(), Some(&part));
+    assert_eq!(reason, "chord other could not be opened");
+}
+
+#[test]
+fn what_is_missing_of_an_expired_chord_is_counted_with_what_was_added() {
+    let mut shard = shard(JoinSettings::default(), [begin(open(3)), ok(1, 1).adding(4)]);
+    shard.pass(2_000_000);
+    let expired = shard.outcome();
+    let Some(Outcome::Expired { missing: 6, size: 7, places, reason: None, .. }) = expired else {
+        panic!("{expired:?}")
+    };
+    assert_eq!(places, &[(0, 0), (2, 2)]);
 }
 
 #[test]
@@ -326,10 +428,11 @@ fn what_is_wrong_in_what_a_predecessor_left_is_found_with_the_dead_letters() {
     });
     let mark = Record::Mark { epoch: "s".to_owned(), is_renewal: false };
     let failed = err(7);
-    let log = [pack.clone(), begin(open(2)), ok(2, 1), begin(open(3)), failed.clone(), mark];
+    let log = [pack.clone(), begin(open(2)), ok(2, 1), failed.clone(), mark];
     let mut effects = Vec::new();
     for (tag, record) in (1..).zip(log) {
-        let delivery = Delivery { tag, redelivered: true, count: 1, record: Ok(record) };
+        let delivery =
+            Delivery { tag, redelivered: true, count: 1, record: Ok(record), unopened: None };
         joiner.handle(1000, Event::Delivered(delivery), &mut effects);
     }
     let poison = |effect: Effect| match effect {
@@ -337,7 +440,7 @@ fn what_is_wrong_in_what_a_predecessor_left_is_found_with_the_dead_letters() {
         _ => None,
     };
     let found: Vec<_> = effects.into_iter().filter_map(poison).collect();
-    assert_eq!(found, [(1, pack), (3, ok(2, 1)), (4, begin(open(3))), (5, failed)]);
+    assert_eq!(found, [(1, pack), (3, ok(2, 1)), (4, failed)]);
 }
 
 #[test]

@@ -275,7 +275,8 @@ impl World {
                 message.deliveries += 1;
                 let (count, record) = (message.deliveries - 1, (*message.record).clone());
                 let redelivered = count > 0;
-                Event::Delivered(Delivery { tag, redelivered, count, record: Ok(record) })
+                let record = Ok(record);
+                Event::Delivered(Delivery { tag, redelivered, count, record, unopened: None })
             }
             Choice::Confirm(publish) => {
                 self.session.unconfirmed.retain(|id| *id != publish);
