@@ -4,6 +4,8 @@
 //! Does not publish anything (see `follow` and `downfall`). **Invariant:** a message whose sequel
 //! this worker cannot carry out is refused before its task runs.
 
+use super::follow::chained;
+use crate::protocol::canvas::Canvas;
 use crate::protocol::join::Link;
 use crate::protocol::{Embed, Map, Signature, Value};
 
@@ -40,8 +42,19 @@ impl Sequel {
             link,
             added: Vec::new(),
         };
-        let problem = problem.or_else(|| read.foreign_chord.is_some().then(foreign));
+        let problem = problem
+            .or_else(|| read.foreign_chord.is_some().then(foreign))
+            .or_else(|| read.unreadable());
         (Some(read).filter(|read| !read.is_empty()).map(Box::new), problem)
+    }
+
+    /// Why what comes next is no workflow, if it is none. Later steps are looked at by those before
+    /// them.
+    fn unreadable(&self) -> Option<String> {
+        let next = self.callbacks.iter().chain(self.chain.last());
+        let mut composites = next.filter(|it| it.subtask_type.is_some());
+        let failed = composites.find_map(|it| Canvas::from_signature(it.clone()).err())?;
+        Some(format!("what follows this task cannot be read: {}", chained(&failed)))
     }
 
     /// The sequel of a message whose body could not be read.
@@ -113,6 +126,23 @@ mod tests {
         let (sequel, problem) = Sequel::read(embed(), &linked());
         let sequel = sequel.unwrap();
         assert!(problem.is_none() && sequel.foreign_chord.is_none() && sequel.link.is_some());
+    }
+
+    #[test]
+    fn a_next_step_or_callback_that_is_no_workflow_is_refused() {
+        let step = |kind: &str| {
+            let subtask_type = Some(kind.to_owned());
+            Signature { subtask_type, ..Signature::new("celery.x") }
+        };
+        let problem = |embed: Embed| Sequel::read(embed, &Map::new()).1;
+        let chain = |last: Signature| Some(vec![Signature::new("later"), last]);
+        let refused = problem(Embed { chain: chain(step("loop")), ..Embed::default() }).unwrap();
+        assert!(refused.contains("unknown workflow type 'loop'"), "{refused}");
+        let refused = problem(Embed { chain: chain(step("chord")), ..Embed::default() }).unwrap();
+        assert!(refused.contains("body"), "{refused}");
+        assert!(problem(Embed { callbacks: chain(step("loop")), ..Embed::default() }).is_some());
+        let later = Some(vec![step("loop"), Signature::new("next")]);
+        assert_eq!(problem(Embed { chain: later, ..Embed::default() }), None);
     }
 
     #[test]

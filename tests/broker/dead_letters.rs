@@ -3,7 +3,7 @@
 use celeriac::Value;
 use celeriac::amqp::{Consumer, ConsumerOptions, Publish, PublishError, Publisher, QueueSpec};
 use celeriac::protocol::{
-    CallOptions, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
+    CallOptions, Limits, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
 };
 use xtask::{FetchedMessage, QueueDepth};
 
@@ -23,7 +23,19 @@ struct Case {
     exception: &'static str,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
+    Case {
+        name: "ten-thousand-levels",
+        task: "tests.add",
+        spoil: |message| {
+            let mut body = vec![0x93];
+            body.extend([0x91; 10_000]);
+            body.extend([0x90, 0x80, 0x80]);
+            message.body = body;
+        },
+        reason: "body",
+        exception: "DecodeError",
+    },
     Case {
         name: "unknown-task",
         task: "tests.unheard_of",
@@ -160,6 +172,35 @@ async fn a_part_of_a_chord_that_is_counted_elsewhere_is_parked() {
     assert!(error.failure().unwrap().is("NotImplementedError"), "{error:?}");
     assert_eq!(parked(&bundle, 1)[0].header("dead_reason").unwrap(), "canvas");
     stop(worker).await;
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_workflow_of_an_unknown_type_follows_is_parked_and_all_callers_are_told() {
+    let bundle =
+        Bundle::with("unknown-type", |config| config.task_queues = vec![queue(LIMBO)]).await;
+    let worker = bundle.worker().await;
+    let publisher = Publisher::new(bundle.client.connection());
+    let (first, message) = call(&bundle, "tests.both", "first").await;
+    let last = bundle.client.send(add::s(1, 2).task_id("last").queue(LIMBO)).await.unwrap();
+    let mut call = TaskMessage::decode(&message, &Limits::default()).unwrap();
+    let options = [("task_id", "last"), ("reply_to", &*bundle.reply_queues().pop().unwrap())];
+    let step = SignatureData {
+        task: "celery.loop".to_owned(),
+        subtask_type: Some("loop".to_owned()),
+        options: options.into_iter().collect(),
+        ..SignatureData::default()
+    };
+    call.body.embed.chain = Some(vec![step]);
+    publisher.publish(Publish::new("", "celeriac", call.encode().unwrap())).await.unwrap();
+    for result in [first, last] {
+        let error = result.get(PATIENCE).await.unwrap_err();
+        assert!(error.to_string().contains("unknown workflow type 'loop'"), "{error}");
+    }
+    let parked = parked(&bundle, 1).pop().unwrap();
+    assert_eq!(parked.header("dead_reason").unwrap(), "canvas");
+    stop(worker).await;
+    assert!(bundle.probe.runs().is_empty(), "it is to run once it was mended");
     bundle.settled();
 }
 
