@@ -111,6 +111,12 @@ fn lingers(context: Context) -> u32 {
     std::process::id()
 }
 
+/// Crashes whenever it runs, and is delivered again all the same.
+#[task(name = "isolated.poison", isolate = process, reject_on_worker_lost)]
+fn poison() -> u32 {
+    std::process::abort()
+}
+
 /// Never ends by itself, nor by any kind word.
 #[task(name = "isolated.spin", isolate = process, time_limit = 1)]
 fn spin() {

@@ -23,9 +23,17 @@ struct Setup {
 
 impl Setup {
     async fn new(name: &str, args: &[&str]) -> Self {
-        let vhost = TestVhost::create(name).unwrap();
+        Self::on(TestVhost::create(name).unwrap(), args, &[]).await
+    }
+
+    async fn on(vhost: TestVhost, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("examples/isolated").unwrap());
-        command.args(args).env("CELERIAC_BROKER_URL", vhost.url());
+        command.args(args).envs(variables.iter().copied());
+        Self::of(vhost, command).await
+    }
+
+    async fn of(vhost: TestVhost, mut command: Command) -> Self {
+        command.env("CELERIAC_BROKER_URL", vhost.url());
         let worker = Spawned::start(&mut command).unwrap();
         worker.wait_for_line(" ready.", SOON).unwrap();
         let config = Config::builder().broker_url([vhost.url().parse().unwrap()]).build();
@@ -257,6 +265,35 @@ async fn a_task_that_may_run_again_is_delivered_again() {
     let again = setup.client.send(Signature::<bool>::new("isolated.again")).await.unwrap();
     assert!(again.get(SOON).await.unwrap());
     setup.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_crashes_at_every_delivery_is_given_up_in_every_kind_of_queue() {
+    let kinds = [
+        ("quorum", serde_json::json!({"x-queue-type": "quorum"}), 3),
+        ("classic", serde_json::json!({}), 4),
+    ];
+    for (kind, arguments, runs) in kinds {
+        let vhost = TestVhost::create(&format!("isolated-poison-{kind}")).unwrap();
+        // As Celery declares it.
+        let spec = serde_json::json!({"durable": true, "arguments": arguments});
+        vhost.management().put(&["queues", vhost.name(), "celeriac"], &spec).unwrap();
+        let limit = [("CELERIAC_WORKER_DELIVERY_LIMIT", "3")];
+        let setup = Setup::on(vhost, &["-l", "debug"], &limit).await;
+        let poison = setup.client.send(Signature::<u32>::new("isolated.poison")).await.unwrap();
+        let (class, text) = setup.failure(poison).await;
+        assert_eq!(
+            (&*class, text.contains("again and again")),
+            ("WorkerLostError", true),
+            "{text}"
+        );
+        let lines = setup.worker.lines();
+        let started = lines.iter().filter(|line| line.contains("started a child for isolated"));
+        assert_eq!(started.count(), runs, "{}", setup.worker.output());
+        let parked = || setup.vhost.messages("celeriac.dead").ok().filter(|all| all.len() == 1);
+        wait_until("it is parked", SOON, parked).unwrap();
+        setup.end().await;
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ pub const DELIVERIES: &str = "x-celeriac-deliveries";
 pub const HAND_ONS: &str = "x-celeriac-hand-ons";
 /// The same as [`DELIVERIES`], told by quorum queues with each delivery.
 pub const DELIVERY_COUNT: &str = "x-delivery-count";
+/// How often a quorum queue of RabbitMQ 4 has handed a message out before, however it came back.
+pub const ACQUIRED_COUNT: &str = "x-acquired-count";
 
 /// What [`park`ing](REASON) adds.
 const STORY: [&str; 10] =
@@ -57,7 +59,7 @@ const TRACES: [&str; 10] = [
     "x-last-death-exchange",
     "x-last-death-queue",
     "x-last-death-reason",
-    "x-acquired-count",
+    ACQUIRED_COUNT,
     DELIVERY_COUNT,
     DELIVERIES,
 ];

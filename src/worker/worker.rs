@@ -36,7 +36,7 @@ use crate::amqp::{
     Connection, Consumer, ConsumerHandle, ConsumerOptions, Deliveries, QueueSpec, layout,
 };
 use crate::app::App;
-use crate::client::{Config, connection_options};
+use crate::client::{Client, Config, connection_options};
 use crate::protocol::{Limits, Map};
 use crate::task::{Environment, RateLimit, Registry, TaskDef};
 
@@ -141,15 +141,7 @@ impl Worker {
         let specs: Vec<QueueSpec> = info.queues.iter().map(|name| config.queue(name)).collect();
         let client = self.app.connect().await?;
         let events = Arc::new(Events::new(&client, &info.hostname));
-        let environment = Arc::new(Environment {
-            states: self.app.into_states(),
-            client: Some(client.clone()),
-            updates: Some(Arc::new(Updates { client: client.clone() })),
-            events: Some(Arc::clone(&events) as _),
-            registry: Some(Arc::clone(&registry)),
-            runtime: Some(tokio::runtime::Handle::current()),
-            connect: None,
-        });
+        let environment = Arc::new(environment(self.app, &client, &registry, &events));
         let options = connection_options(&config, format!("{} consume", info.hostname));
         let connection = Connection::open(options).await.map_err(Error::Consume)?;
         connection.declare(&layout::working(&specs)).await.map_err(Error::Consume)?;
@@ -244,6 +236,24 @@ struct Most {
 impl Most {
     fn both(self) -> usize {
         self.concurrency.saturating_add(self.blocking)
+    }
+}
+
+/// What tasks find around them.
+fn environment(
+    app: App,
+    client: &Client,
+    registry: &Arc<Registry>,
+    events: &Arc<Events>,
+) -> Environment {
+    Environment {
+        states: app.into_states(),
+        client: Some(client.clone()),
+        updates: Some(Arc::new(Updates { client: client.clone() })),
+        events: Some(Arc::clone(events) as _),
+        registry: Some(Arc::clone(registry)),
+        runtime: Some(tokio::runtime::Handle::current()),
+        connect: None,
     }
 }
 

@@ -233,6 +233,28 @@ async fn a_message_of_a_classic_queue_is_given_up_as_well() {
     bundle.settled();
 }
 
+/// As Celery declares its quorum queues: the broker would deliver for ever, or drop in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_quorum_queue_that_somebody_else_declared_is_given_up_as_well() {
+    let few = |config: &mut celeriac::Config| config.worker_delivery_limit = 3;
+    let bundle = Bundle::with("given-up-others", few).await;
+    let queue = ["queues", bundle.vhost.name(), "celeriac"];
+    let spec = json!({"durable": true, "arguments": {"x-queue-type": "quorum"}});
+    bundle.vhost.management().delete(&queue).unwrap();
+    bundle.vhost.management().put(&queue, &spec).unwrap();
+    let worker = bundle.worker().await;
+    let result = crate::tasks::gives_back::delay(&bundle.client).await.unwrap();
+    let error = within(result.get(PATIENCE)).await.unwrap_err();
+    let failure = error.failure().unwrap();
+    assert!(failure.is("WorkerLostError"), "{failure:?}");
+    assert!(failure.to_string().contains("delivered 3 times"), "{failure}");
+    assert_eq!(bundle.probe.drain(), ["gives back"; 3]);
+    let dead = parked(&bundle, "celeriac.dead", 1).remove(0);
+    assert_eq!(reason_and_attempts(&dead), ("delivery-limit", Some(4)));
+    stop(worker).await;
+    bundle.settled();
+}
+
 fn reason_and_attempts(dead: &FetchedMessage) -> (&str, Option<u64>) {
     (header(dead, "dead_reason"), dead.header("dead_attempts").and_then(serde_json::Value::as_u64))
 }

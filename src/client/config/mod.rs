@@ -182,9 +182,10 @@ pub struct Config {
     /// How long a cold shutdown lets tasks finish before it cancels them, so that they run again
     /// elsewhere. Default: 0.
     pub worker_soft_shutdown_timeout: Duration,
-    /// How often a message may come back to a classic queue from workers that did not settle it,
-    /// before it fails as `WorkerLostError` and is parked; what they give back when they stop
-    /// counts, too. 0 is no limit. Quorum queues have a limit of their own. Default: 20.
+    /// How often a message may come back to its queue from workers that did not settle it, before
+    /// it fails as `WorkerLostError` and is parked; what they give back when they stop counts, too.
+    /// 0 is no limit. Quorum queues may have a limit of their own, by which the broker gives up:
+    /// this one should not be above it. Default: 20, that of RabbitMQ 4.
     pub worker_delivery_limit: u32,
 
     // Remote control.
