@@ -40,11 +40,15 @@ mod send;
 mod sending;
 mod shutdown;
 mod silent_queues;
+#[expect(dead_code, reason = "the tests of what is published need more of it")]
+#[path = "../canvas/simulator.rs"]
+mod simulator;
 mod start;
 mod starts;
 mod states;
 mod tasks;
 mod time_limits;
+#[expect(dead_code, reason = "the simulator's own tests need more of it")]
 #[path = "../canvas/tree.rs"]
 mod tree;
 mod unique;

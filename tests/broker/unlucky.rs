@@ -3,24 +3,73 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use celeriac::protocol::{Value, repr};
-use celeriac::{AnyResult, State, TaskError, TaskResult, task};
+use celeriac::protocol::{Exception, Map, Value, repr};
+use celeriac::{AnyResult, Context, State, TaskError, TaskResult, task};
+use xtask::QueueDepth;
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
-use crate::fallible::{Expected, FAILS, TOLD, expected, nodes, run};
-use crate::fleet::{AsItIs, arguments, random, random_seed};
+use crate::fallible::{Expected, FAILS, GIVES_UP, TOLD, TRIES, expected, nodes, run};
+use crate::fleet::{AsItIs, arguments, random, random_seed, says};
 use crate::probe::Probe;
 use crate::workflow::brisk;
 
+fn error(kind: &str, task: &str, args: &[Value]) -> TaskError {
+    let exception = run(task, args).expect_err("it fails");
+    TaskError::python(kind, "builtins", exception.exc_message)
+}
+
 #[task(name = "fails")]
-async fn fails(first: Value, #[default] second: Option<Value>) -> TaskResult<Value> {
-    run(FAILS, &arguments(first, second))
-        .map_err(|exception| TaskError::python("ValueError", "builtins", exception.exc_message))
+async fn fails(
+    context: Context,
+    probe: State<Probe>,
+    first: Value,
+    #[default] second: Option<Value>,
+) -> TaskResult<Value> {
+    says(&context, &probe);
+    Err(error("ValueError", FAILS, &arguments(first, second, None)))
+}
+
+#[task(name = "gives_up", max_retries = 1, retry_delay = "10ms", retry_for("ValueError"))]
+async fn gives_up(
+    context: Context,
+    probe: State<Probe>,
+    first: Value,
+    #[default] second: Option<Value>,
+) -> TaskResult<Value> {
+    says(&context, &probe);
+    Err(error("ValueError", GIVES_UP, &arguments(first, second, None)))
+}
+
+#[task(name = "tries", max_retries = 1, retry_delay = "10ms", retry_for("ConnectionError"))]
+async fn tries(
+    context: Context,
+    probe: State<Probe>,
+    first: Value,
+    #[default] second: Option<Value>,
+) -> TaskResult<Value> {
+    says(&context, &probe);
+    let args = arguments(first, second, None);
+    if context.retries() == 0 {
+        return Err(error("ConnectionError", FAILS, &args));
+    }
+    Ok(run(TRIES, &args).unwrap())
 }
 
 /// The errback.
 #[task(name = "told")]
 async fn told(id: String, number: i64, probe: State<Probe>) {
+    probe.record(format!("{TOLD} {number} of {id}"));
+}
+
+#[task(name = "told_all")]
+async fn told_all(
+    request: Map,
+    _error: Exception,
+    _traceback: Option<String>,
+    number: i64,
+    probe: State<Probe>,
+) {
+    let id = request.get("id").and_then(Value::as_str).unwrap_or_default();
     probe.record(format!("{TOLD} {number} of {id}"));
 }
 
@@ -73,6 +122,7 @@ async fn random_workflows_fail_as_the_rules_say() {
         begun.push(within(bundle.client.apply(AsItIs(tree.canvas()))).await.unwrap());
     }
     let mut errbacks: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut ran, mut unknown) = (BTreeMap::new(), 0);
     for (tree, result) in trees.iter().zip(&begun) {
         let expected = expected(tree);
         let told = check_told(result, &expected).await;
@@ -80,14 +130,39 @@ async fn random_workflows_fail_as_the_rules_say() {
         for ((number, id), times) in expected.errbacks {
             errbacks.insert(format!("{TOLD} {number} of {id}"), times);
         }
+        ran.extend(expected.runs.into_keys().map(|id| (id, 1)));
+        unknown += expected.unknown;
     }
-    bundle.probe.seen(errbacks.values().sum()).await;
+    bundle.probe.seen(errbacks.values().sum::<usize>() + ran.len()).await;
+    unknown_are_parked(&bundle, unknown);
     bundle.nothing_is_left();
     for worker in workers {
         stop(worker).await;
     }
     bundle.settled();
-    let mut called: BTreeMap<String, usize> = BTreeMap::new();
-    bundle.probe.runs().into_iter().for_each(|label| *called.entry(label).or_default() += 1);
+    let (mut called, mut runs) = (BTreeMap::new(), BTreeMap::new());
+    for label in bundle.probe.runs() {
+        if label.starts_with(TOLD) {
+            *called.entry(label).or_default() += 1;
+        } else {
+            let id = label.split(' ').nth(1).unwrap();
+            *runs.entry(id.to_owned()).or_insert(0) += 1;
+        }
+    }
     assert_eq!(called, errbacks, "seed {seed:?}");
+    assert_eq!(runs, ran, "seed {seed:?}");
+}
+
+/// Each message that no worker has a task for, and then nothing any more.
+fn unknown_are_parked(bundle: &Bundle, count: usize) {
+    let parked = || {
+        let all = bundle.vhost.messages("celeriac.dead").unwrap_or_default();
+        (all.len() == count).then_some(())
+    };
+    xtask::wait_until("unknown tasks are parked", PATIENCE, parked).unwrap();
+    if count > 0 {
+        bundle.vhost.purge("celeriac.dead").unwrap();
+        let empty = QueueDepth { ready: 0, unacked: 0 };
+        bundle.vhost.wait_for_depth("celeriac.dead", empty, PATIENCE).unwrap();
+    }
 }

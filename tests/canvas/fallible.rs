@@ -12,16 +12,24 @@ use super::tree::call;
 
 /// The task that fails with a `ValueError` of its argument.
 pub(crate) const FAILS: &str = "fails";
+/// The same, after it was tried again.
+pub(crate) const GIVES_UP: &str = "gives_up";
+/// A task that succeeds as `wrap` does when it is tried again.
+pub(crate) const TRIES: &str = "tries";
+/// A task that no worker has.
+pub(crate) const UNKNOWN: &str = "nowhere";
 /// The errback: gets the id of what failed, and a number of its own.
 pub(crate) const TOLD: &str = "told";
+/// One that gets the request, the exception and its traceback instead of the id.
+pub(crate) const TOLD_ALL: &str = "told_all";
 
 /// A workflow, or a part of one.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// What it is known by: its id is `n` and this.
     number: i64,
-    /// Whether it has an errback, which is known by the same number.
-    errback: bool,
+    /// Its errback, which is known by the same number.
+    errback: Option<&'static str>,
     shape: Shape,
 }
 
@@ -34,15 +42,16 @@ enum Shape {
 }
 
 pub(crate) fn nodes() -> impl Strategy<Value = Node> {
-    let task = prop_oneof![3 => Just("wrap"), 3 => Just("digest"), 2 => Just(FAILS)];
+    let task = prop_oneof![
+        6 => Just("wrap"), 6 => Just("digest"), 3 => Just(FAILS),
+        1 => Just(TRIES), 1 => Just(GIVES_UP), 1 => Just(UNKNOWN),
+    ];
     let leaf = (task, prop::bool::weighted(0.2))
         .prop_map(|(task, immutable)| Shape::Task { task, immutable });
     let node = |shape| {
-        (shape, prop::bool::weighted(0.4)).prop_map(|(shape, errback)| Node {
-            number: 0,
-            errback,
-            shape,
-        })
+        let errback =
+            prop_oneof![6 => Just(None), 3 => Just(Some(TOLD)), 1 => Just(Some(TOLD_ALL))];
+        (shape, errback).prop_map(|(shape, errback)| Node { number: 0, errback, shape })
     };
     node(leaf.boxed()).prop_recursive(5, 40, 4, move |inner| {
         let many = |least| prop::collection::vec(inner.clone(), least..4);
@@ -106,9 +115,9 @@ impl Node {
         for (key, value) in options.iter() {
             canvas.options_mut().insert(key.to_owned(), value.clone());
         }
-        if self.errback {
+        if let Some(errback) = self.errback {
             let args = vec![Value::Int(self.number)];
-            canvas.link_error(&Signature { args, ..Signature::new(TOLD) });
+            canvas.link_error(&Signature { args, ..Signature::new(errback) });
         }
         canvas
     }
@@ -118,10 +127,12 @@ impl Node {
 pub(crate) fn run(task: &str, args: &[Value]) -> Result<Value, Exception> {
     let args: Vec<Value> = args.iter().map(plain).collect();
     match task {
-        FAILS => {
+        UNKNOWN => Err(Exception::new("celery.exceptions", "NotRegistered", UNKNOWN)),
+        FAILS | GIVES_UP => {
             let own = args.last().cloned().unwrap_or_default();
             Err(Exception::new("builtins", "ValueError", own))
         }
+        TRIES => Ok(call("wrap", &args)),
         _ => Ok(call(task, &args)),
     }
 }
@@ -153,6 +164,8 @@ pub(crate) type Causes = BTreeSet<(String, String)>;
 pub(crate) struct Expected {
     /// Tasks that run, and whether they succeed.
     pub(crate) runs: BTreeMap<String, bool>,
+    /// Calls of a task that no worker has.
+    pub(crate) unknown: usize,
     /// What the caller is told: a value, or one of these exceptions.
     pub(crate) told: BTreeMap<String, Result<Value, BTreeSet<String>>>,
     /// Calls of errbacks: which one, and for what.
@@ -205,7 +218,7 @@ impl Plain {
                 Self::Chord { header: all(header), body, collect: *collect }
             }
         };
-        if node.errback {
+        if node.errback.is_some() {
             plain.hand(node.number);
         }
         plain
@@ -330,8 +343,15 @@ impl Expected {
         let Plain::Task { number, task, errbacks, .. } = part else { panic!("{part:?}") };
         let args: Vec<_> = input.cloned().into_iter().chain([Value::Int(*number)]).collect();
         let (id, result) = (part.result_id(), run(task, &args));
-        let shown = format!("ValueError({number})");
-        self.runs.insert(id.clone(), result.is_ok());
+        let shown = match *task {
+            UNKNOWN => format!("NotRegistered({})", quoted(UNKNOWN)),
+            _ => format!("ValueError({number})"),
+        };
+        if *task == UNKNOWN {
+            self.unknown += 1;
+        } else {
+            self.runs.insert(id.clone(), result.is_ok());
+        }
         if !hidden {
             let told = result.clone().map_err(|_| BTreeSet::from([shown.clone()]));
             self.told.insert(id.clone(), told);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRng};
 
 use super::simulator::Simulator;
-use super::tree::{Tree, canvas, meaning, trees};
+use super::tree::{Tree, canvas, heard, meaning, texts, trees};
 
 /// Ids of all tasks that report to the caller.
 fn reporting(result: &ResultTree, into: &mut Vec<String>) {
@@ -36,6 +36,9 @@ proptest! {
     fn a_workflow_gives_what_it_means_in_any_order(tree in trees(), seed: [u8; 32]) {
         let (simulator, result) = run(&tree, seed, 0);
         prop_assert_eq!(simulator.value(&result), meaning(&tree, None));
+        let mut called = Vec::new();
+        heard(&tree, None, &mut called);
+        prop_assert_eq!(texts(&simulator.heard), texts(&called));
         prop_assert_eq!(simulator.unfinished(), 0);
         prop_assert!(simulator.too_early.is_empty(), "before the open: {:?}", simulator.too_early);
         prop_assert!(simulator.orphans.is_empty(), "before the parent: {:?}", simulator.orphans);

@@ -5,14 +5,14 @@
 //! calls its body, or delivers the part that it stands for. One that fails calls its errbacks, and
 //! whatever was to follow has failed with it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use celeriac::protocol::canvas::{Call, Canvas, Ids, Lowered, ResultTree, failed_with, lower};
-use celeriac::protocol::join::{Failure, Link, Mode, Open};
+use celeriac::protocol::join::{Failure, Link, Mode, Open, derived_id};
 use celeriac::protocol::{CallOptions, Exception, Limits, Map, Signature, Value, msgpack, repr};
 
-use super::fallible::{self, TOLD};
-use super::shapes::options;
+use super::fallible::{self, TOLD, TOLD_ALL, UNKNOWN};
+use super::tree::{HEARD, each};
 
 pub(crate) const CALLER: &str = "caller";
 
@@ -29,6 +29,10 @@ pub(crate) struct Simulator {
     pub(crate) failures: BTreeMap<String, String>,
     /// What the caller was told more than once to have failed with a task before it.
     pub(crate) told_twice: Vec<String>,
+    /// Arguments of callbacks.
+    pub(crate) heard: Vec<Vec<Value>>,
+    /// Tasks that ran, with what they see of their place, see [`place`].
+    pub(crate) places: BTreeSet<String>,
     /// Tasks that ran, and whether they succeeded.
     pub(crate) runs: BTreeMap<String, bool>,
     /// Calls of errbacks.
@@ -124,14 +128,25 @@ impl Simulator {
         let it = options(task);
         let id = it.task_id.clone().expect("an id");
         self.ran.insert(id.clone());
+        let group = it.group_id.as_deref().zip(it.group_index);
+        let (root, stamps) = (it.root_id.as_deref().unwrap_or(&id), &it.stamps);
+        let parent = it.parent_id.as_deref();
+        self.places.insert(place(&task.task, &id, root, parent, group, stamps));
         if replaces && task.task == "digest" {
             return self.replace(task, it, &id);
         }
-        if task.task == TOLD {
+        if [TOLD, TOLD_ALL].contains(&&*task.task) {
             return self.errback(&task.args);
         }
-        let result = fallible::run(&task.task, &task.args);
-        self.runs.insert(id.clone(), result.is_ok());
+        if task.task == HEARD {
+            return self.heard.push(task.args.clone());
+        }
+        let named = task.kwargs.get("named").cloned();
+        let args: Vec<_> = task.args.iter().cloned().chain(named).collect();
+        let result = each(task).map_or_else(|| fallible::run(&task.task, &args), Ok);
+        if task.task != UNKNOWN {
+            self.runs.insert(id.clone(), result.is_ok());
+        }
         match result {
             Ok(value) => self.succeeded(task, it, id, value),
             Err(exception) => self.failed(task, it, &id, &exception),
@@ -142,13 +157,18 @@ impl Simulator {
         if it.reply_to.as_deref() == Some(CALLER) {
             self.results.insert(id.clone(), value.clone());
         }
+        for callback in it.link {
+            let root = it.root_id.clone().unwrap_or_else(|| id.clone());
+            let ids = Ids::derived(derived_id(&id, "callbacks/0"));
+            self.next(callback, value.clone(), Vec::new(), (Some(root), Some(id.clone())), ids);
+        }
         let mut rest = it.chain.unwrap_or_default();
         if let Some(next) = rest.pop() {
             let root = it.root_id.unwrap_or_else(|| id.clone());
-            self.next(next, value, rest, (root, id.clone()), Ids::derived(id));
+            self.next(next, value, rest, (Some(root), Some(id.clone())), Ids::derived(id));
         } else if let Some(link) = link(task) {
             assert!(link.is_final, "{id} ends without delivering its part");
-            self.deliver(&link.chord, link.index.index(), Ok(value), &id);
+            self.deliver(&link.chord, link.index.index(), Ok(value));
         }
     }
 
@@ -159,7 +179,7 @@ impl Simulator {
         self.doom(&it.chain.unwrap_or_default(), exception);
         if let Some(link) = link(task) {
             let failure = Failure::new(exception.clone(), &*task.task, id);
-            self.deliver(&link.chord, link.index.index(), Err(failure), id);
+            self.deliver(&link.chord, link.index.index(), Err(failure));
         }
         self.call_errbacks(it.link_error, id);
     }
@@ -191,12 +211,14 @@ impl Simulator {
 
     /// The replacement has the id of the task, its place in the workflow and its link.
     fn replace(&mut self, task: &Signature, it: CallOptions, id: &str) {
+        let named = task.kwargs.get("named");
         let same = |arg: &Value| {
             let args = vec![arg.clone()];
             Canvas::Task(Signature { args, immutable: true, ..Signature::new("same") })
         };
         let body = Canvas::Task(Signature::new("digest_list"));
-        let chord = Canvas::chord(task.args.iter().map(same).collect(), body).expect("a chord");
+        let chord = Canvas::chord(task.args.iter().chain(named).map(same).collect(), body)
+            .expect("a chord");
         let options = CallOptions {
             root_id: it.root_id.or_else(|| Some(id.to_owned())),
             parent_id: Some(id.to_owned()),
@@ -216,22 +238,18 @@ impl Simulator {
         next: Signature,
         value: Value,
         rest: Vec<Signature>,
-        (root, parent): (String, String),
+        (root_id, parent_id): (Option<String>, Option<String>),
         ids: Ids,
     ) {
-        let options = CallOptions {
-            chain: Some(rest),
-            root_id: Some(root),
-            parent_id: Some(parent),
-            ..CallOptions::default()
-        };
+        let options =
+            CallOptions { chain: Some(rest), root_id, parent_id, ..CallOptions::default() };
         let call = Call { args: vec![value], options, ids, ..Call::default() };
         let canvas = Canvas::from_signature(next).expect("a workflow");
         let lowered = lower(canvas, call).expect("a workflow");
         self.publish(lowered);
     }
 
-    fn deliver(&mut self, chord: &str, index: u32, part: Part, last: &str) {
+    fn deliver(&mut self, chord: &str, index: u32, part: Part) {
         let chord = self.chords.get_mut(chord).expect("the chord is open");
         let place = chord.parts.get_mut(index as usize).expect("within the size");
         // The first one wins.
@@ -243,7 +261,7 @@ impl Simulator {
         if let (Err(failure), Mode::FailFast) = (&*part, open.mode) {
             chord.ended = true;
             let failure = failure.clone();
-            return self.chord_failed(open, &failure, last);
+            return self.chord_failed(open, &failure);
         }
         if chord.parts.contains(&None) {
             return;
@@ -253,23 +271,18 @@ impl Simulator {
         match (open.body, open.parent) {
             (Some(body), _) => {
                 let id = celeriac::protocol::join::body_id(&open.chord);
-                let root = open.root.unwrap_or_else(|| id.clone());
-                self.next(
-                    body,
-                    values.into(),
-                    Vec::new(),
-                    (root, last.to_owned()),
-                    Ids::derived(id),
-                );
+                // Which part was the last one is not known to every joiner, so the body names none.
+                let lineage = (open.root, None);
+                self.next(body, values.into(), Vec::new(), lineage, Ids::derived(id));
             }
             (None, Some(parent)) => {
-                self.deliver(&parent.chord, parent.index.index(), Ok(values.into()), last);
+                self.deliver(&parent.chord, parent.index.index(), Ok(values.into()));
             }
             (None, None) => panic!("a chord that nobody waits for"),
         }
     }
 
-    fn chord_failed(&mut self, open: Open, failure: &Failure, last: &str) {
+    fn chord_failed(&mut self, open: Open, failure: &Failure) {
         let raised = repr::exception(&failure.exc);
         let text = format!("Dependency {} raised {raised}", failure.task_id);
         let exception = Exception::new("celery.exceptions", "ChordError", text);
@@ -278,7 +291,7 @@ impl Simulator {
         self.doom(&open.body.into_iter().collect::<Vec<_>>(), &exception);
         if let Some(parent) = open.parent {
             let failure = Failure::new(exception, "", &*id);
-            self.deliver(&parent.chord, parent.index.index(), Err(failure), last);
+            self.deliver(&parent.chord, parent.index.index(), Err(failure));
         }
         self.call_errbacks(open.errbacks, &id);
     }
@@ -295,6 +308,22 @@ fn entry(part: &Part, mode: Mode) -> Value {
             Map::from_iter([("err", failure)]).into()
         }
     }
+}
+
+/// What a task sees of its place.
+pub(crate) fn place(
+    task: &str,
+    id: &str,
+    root: &str,
+    parent: Option<&str>,
+    group: Option<(&str, i64)>,
+    stamps: &Map,
+) -> String {
+    format!("{task} {id} of {root}, after {parent:?}, {group:?}, {stamps:?}")
+}
+
+fn options(call: &Signature) -> CallOptions {
+    CallOptions::from_map(call.options.clone()).expect("options")
 }
 
 fn link(task: &Signature) -> Option<Link> {
