@@ -43,7 +43,7 @@ fn running(setup: &Setup, count: usize) {
 }
 
 async fn is_revoked(result: &AsyncResult<Value>) {
-    let error = result.get(SOON).await.err().expect("it is revoked");
+    let error = result.get(SOON).await.expect_err("it is revoked");
     assert_eq!(error.failure().expect("a worker says so").state, TaskState::Revoked);
 }
 
