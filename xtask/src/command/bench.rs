@@ -6,7 +6,7 @@ use xtask::{Broker, Python, python};
 /// What is passed on to the benchmark.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Does not compare chords with those of Celery with Redis, for which Debian's Redis is installed.
+    /// Leaves out the chords of Celery with Redis, for which Debian's Redis is installed.
     #[arg(long)]
     no_redis: bool,
     /// Options of `benches/throughput` itself, after `--`; then nothing else is measured.
