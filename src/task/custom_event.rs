@@ -119,7 +119,7 @@ mod tests {
             panic!("a known one")
         };
         assert_eq!(name, "task-progress");
-        let fields: Vec<_> = fields.iter().map(|(key, value)| (&**key, value.clone())).collect();
+        let fields: Vec<_> = fields.iter().map(|(key, value)| (key, value.clone())).collect();
         assert_eq!(fields, [("uuid", "1".into()), ("done", 3.into()), ("of", 10.into())]);
         let nothing = CustomEvent::new("order-paid", Value::Null).unwrap();
         assert_eq!(nothing.into_parts(), ("order-paid".to_owned(), Map::new()));

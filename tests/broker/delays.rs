@@ -195,14 +195,14 @@ async fn run_at_random(kind: QueueKind, count: u64, seconds: u64) {
     };
     let bundle = Bundle::with("many-delays", set).await;
     let worker = bundle.worker().await;
-    let path = ["queues", bundle.vhost.name(), "celery_delayed_2"];
-    let declared = bundle.vhost.management().get(&path).unwrap().unwrap();
-    let expected = if kind == QueueKind::Quorum { "quorum" } else { "classic" };
-    assert_eq!(declared["type"], expected);
     // So that what is declared at first is not counted.
     let first = bundle.client.send(now::s().countdown(Duration::from_secs(3))).await.unwrap();
     first.get(PATIENCE).await.unwrap();
     bundle.probe.drain();
+    let path = ["queues", bundle.vhost.name(), "celery_delayed_2"];
+    let declared = bundle.vhost.management().get(&path).unwrap().unwrap();
+    let expected = if kind == QueueKind::Quorum { "quorum" } else { "classic" };
+    assert_eq!(declared["type"], expected);
     let before = memory_kib();
     let random = || uuid::Uuid::new_v4().as_u128() as u64;
     let mut spread = HashSet::new();

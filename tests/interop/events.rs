@@ -90,7 +90,7 @@ async fn we_follow_a_python_worker_and_its_tasks() {
     let own = seen.iter().find(|it| it.name() == "task-progress").expect("it was told");
     assert_eq!((own.kind.uuid(), &*own.hostname), (Some(tells.id()), "python@host"));
     let EventKind::Custom { fields, .. } = &own.kind else { panic!("{own:?}") };
-    let fields: Vec<_> = fields.iter().map(|(key, value)| (&**key, value.clone())).collect();
+    let fields: Vec<_> = fields.iter().map(|(key, value)| (key, value.clone())).collect();
     assert_eq!(fields, [("uuid", tells.id().into()), ("done", 3.into()), ("of", 10.into())]);
     let sent = names(&|it| it.name() == "task-sent");
     assert_eq!(sent.len(), 2, "Python has not been told to send any");

@@ -233,7 +233,7 @@ pub fn only_child(pid: u32) -> Option<u32> {
 /// The beginning of a command whose program is the process with the id 1 of its own world, as in a
 /// container, and the [`only_child`] of the command.
 ///
-/// `None` only where `CELERIAC_WITHOUT_NAMESPACES` says that there are none.
+/// `None` only where `CELERIAC_TEST_WITHOUT_NAMESPACES` says that there are none.
 ///
 /// # Panics
 /// On a machine that gives no process namespace, so that no test passes there by doing nothing.
@@ -245,11 +245,11 @@ pub fn as_process_1() -> Option<Command> {
         command.args(alone);
         return Some(command);
     }
-    let is_known = std::env::var_os("CELERIAC_WITHOUT_NAMESPACES").is_some();
+    let is_known = std::env::var_os("CELERIAC_TEST_WITHOUT_NAMESPACES").is_some();
     assert!(
         is_known,
-        "this machine gives no process namespace (set CELERIAC_WITHOUT_NAMESPACES=1 to do without \
-         the tests that need one): {tried:?}"
+        "this machine gives no process namespace (set CELERIAC_TEST_WITHOUT_NAMESPACES=1 to do \
+         without the tests that need one): {tried:?}"
     );
     note("no process namespace, so nothing is tested here");
     None

@@ -1,8 +1,8 @@
 //! Sending events: a bounded queue, and one task that empties it in bursts.
 //!
 //! **Invariant:** whoever tells something never waits: what the broker does not take in time is
-//! dropped, counted, and told once a minute. What waits is bounded in number and in bytes, and events of
-//! tasks do not take the places of those that tell that a worker is there.
+//! dropped, counted, and told once a minute. What waits is bounded in number and in bytes, and
+//! events of tasks do not take the places of those that tell that a worker is there.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
