@@ -240,6 +240,11 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
+    /// The headers that are kept nowhere else, those of the broker among them.
+    pub(crate) fn odd(&self) -> &Map {
+        &self.odd
+    }
+
     /// The table from which `headers` were taken, in another order.
     pub(crate) fn restore(self, headers: TaskHeaders) -> Map {
         let Self { taken, odd } = self;

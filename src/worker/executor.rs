@@ -23,7 +23,7 @@ use super::intake::Job;
 use super::isolate;
 use super::journal;
 use super::limits::Limits;
-use super::not_run::{delayed, expired, goes_back, stopped, withheld};
+use super::not_run::{delayed, expired, goes_back, left_over, stopped, withheld};
 use super::place::{self, NoPlace};
 use super::rate::{Pace, WAIT_MAX};
 use super::redelivered::{Known, recognise};
@@ -219,10 +219,11 @@ impl Lanes {
     /// Gives back a job that was not started. A worker that stops does so when it consumes nothing
     /// any more: before, the broker would deliver it here again, and count that.
     async fn not_started(&self, unsettled: Box<Unsettled>) -> Option<Finished> {
-        if self.crew.stop.is_asked() {
-            self.crew.stop.away.cancelled().await;
+        if !self.crew.stop.is_asked() {
+            return goes_back(unsettled, "it was not started");
         }
-        goes_back(unsettled, "it was not started")
+        self.crew.stop.away.cancelled().await;
+        left_over(unsettled, self.crew.client.config().worker_delivery_limit)
     }
 
     /// The end of a body that has not got its list.

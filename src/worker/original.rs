@@ -5,7 +5,7 @@
 //! message that arrived.
 
 use super::gather;
-use crate::protocol::{Date, Map, Message, Remains, TaskHeaders, TimeLimit, Value};
+use crate::protocol::{Date, Map, Message, Remains, TaskHeaders, TimeLimit, Value, dead};
 use crate::task::Request;
 
 /// A message without what its request has of it.
@@ -56,6 +56,14 @@ impl Original {
         // Headers that are still there were not read: the message has another protocol.
         let headers = message.properties.headers.is_none().then(|| Box::new(rest()));
         Self { message, headers }
+    }
+
+    /// How often the message had been delivered before, as far as its headers tell.
+    pub(super) fn deliveries(&self, request: &Request) -> u64 {
+        let rest = self.headers.as_ref().map(|rest| rest.remains.odd());
+        let own = rest.or(self.message.properties.headers.as_ref());
+        let (theirs, ours) = (own.and_then(dead::deliveries), dead::deliveries(&request.headers));
+        theirs.max(ours).unwrap_or(0)
     }
 
     /// The message as it arrived.

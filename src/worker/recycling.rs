@@ -30,8 +30,10 @@ impl Recycling {
     }
 
     /// The prefetch of a worker whose slots are so many. What is prefetched and not run in this
-    /// life goes back, which counts as a delivery: nothing may go back until it is given up.
+    /// life goes back, which counts as a delivery: nothing may go back until it is given up. How
+    /// many tasks fit into the memory nobody knows, but those that have slots do run.
     pub(super) fn prefetch(&self, wanted: u32, slots: u32) -> u32 {
+        let wanted = if self.memory_max_kib.is_some() { wanted.min(slots) } else { wanted };
         let Some(left) = &self.tasks_left else { return wanted };
         let tasks = u32::try_from(left.load(Ordering::Acquire)).unwrap_or(u32::MAX).max(1);
         wanted.min(tasks.max(slots)).min(tasks.saturating_mul(GIVEN_BACK_MAX))
@@ -95,6 +97,8 @@ mod tests {
         assert_eq!(prefetch(Some(4)), 40);
         assert_eq!(prefetch(Some(1)), 10);
         assert_eq!(Recycling::new(Some(100), None).prefetch(8, 2), 8);
+        let memory = |tasks| Recycling::new(tasks, Some(1000)).prefetch(408, 102);
+        assert_eq!((memory(None), memory(Some(200)), memory(Some(4))), (102, 102, 40));
     }
 
     #[test]

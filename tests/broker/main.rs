@@ -31,6 +31,7 @@ mod priorities;
 mod probe;
 mod rates;
 mod reaper;
+mod recycling;
 mod redelivery;
 mod results;
 mod retries;
