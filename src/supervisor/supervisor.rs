@@ -351,7 +351,8 @@ impl Drop for Watched {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use tokio::sync::mpsc;
     use tokio::time::Instant;

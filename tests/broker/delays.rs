@@ -189,6 +189,7 @@ async fn many_tasks_wait_as_well_in_classic_delay_queues() {
     run_at_random(QueueKind::Classic, 500, 5).await;
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are what somebody runs this for")]
 async fn run_at_random(kind: QueueKind, count: u64, seconds: u64) {
     let set = |config: &mut celeriac::Config| {
         config.broker_native_delayed_delivery_queue_type = kind;
