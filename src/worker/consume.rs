@@ -56,56 +56,76 @@ impl Consuming {
             handle.close().await;
             settled
         };
-        let stopped = tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = cold.cancelled() => Stopped::Cold,
-            error = given_up(crew.client.connection()) => {
-                // Nothing can be published any more, so every task would run and go back.
-                terminate(&crew);
-                settling.abort();
-                handle.close().await;
-                connection.close().await;
-                return Err(Error::Lost(error));
-            }
-            given_up = no_more_joining(joining.as_mut()) => {
-                // Chords would wait for this worker's share, and nobody would know.
-                terminate(&crew);
-                settling.abort();
-                handle.close().await;
-                connection.close().await;
-                return match given_up {
-                    Ok(error) => Err(Error::Lost(error)),
-                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
-                };
-            }
-            unhealthy = crew.pulse.watch(&crew) => {
-                terminate(&crew);
-                settling.abort();
-                handle.close().await;
-                connection.close().await;
-                return Err(unhealthy);
-            }
+            () = cold.cancelled() => Ok(Stopped::Cold),
+            // Nothing can be published any more, so every task would run and go back.
+            error = given_up(crew.client.connection()) => Err(Ok(Error::Lost(error))),
+            // Chords would wait for this worker's share, and nobody would know.
+            given_up = no_more_joining(joining.as_mut()) => Err(given_up.map(Error::Lost)),
+            unhealthy = crew.pulse.watch(&crew) => Err(Ok(unhealthy)),
             settled = working => {
                 if let Err(failed) = settled {
                     std::panic::resume_unwind(failed.into_panic());
                 }
-                Stopped::Warm
+                Ok(Stopped::Warm)
+            }
+        };
+        let stopped = match ended {
+            Ok(stopped) => stopped,
+            Err(failure) => {
+                terminate(&crew);
+                settling.abort();
+                handle.close().await;
+                connection.close().await;
+                return match failure {
+                    Ok(error) => Err(error),
+                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                };
             }
         };
         if let ConnectionState::Failed { error } = &*connection.state().borrow() {
             return Err(Error::Lost(Arc::clone(error)));
         }
+        if stopped == Stopped::Cold {
+            // Nothing more may be settled: a task that is left now must be redelivered.
+            settling.abort();
+            // The verdicts that were given before, above all those of tasks that ack early, must
+            // not be lost with the connection.
+            handle.close().await;
+        }
+        let rest = Rest { connection, reaper, joining, control, heart };
+        // What is reaped, or joined, may have to be published as well.
+        tokio::select! {
+            biased;
+            stopped = rest.end(stopped, &crew) => Ok(stopped),
+            unhealthy = crew.pulse.watch(&crew) => {
+                terminate(&crew);
+                Err(unhealthy)
+            }
+        }
+    }
+}
+
+/// What ends after the tasks.
+struct Rest {
+    connection: Connection,
+    reaper: Reaper,
+    joining: Option<Joining>,
+    control: Control,
+    heart: Heart,
+}
+
+impl Rest {
+    /// Ends it in its order; tells how, because it may take longer than somebody likes.
+    async fn end(self, stopped: Stopped, crew: &Crew) -> Stopped {
+        let Self { connection, reaper, joining, control, heart } = self;
         let stopped = match stopped {
             Stopped::Cold => {
-                // Nothing more may be settled: a task that is left now must be redelivered.
-                settling.abort();
-                // The verdicts that were given before, above all those of tasks that ack early,
-                // must not be lost with the connection.
-                handle.close().await;
                 drop(reaper);
                 Stopped::Cold
             }
-            Stopped::Warm => finish_reaping(reaper, &cold).await,
+            Stopped::Warm => finish_reaping(reaper, &crew.stop.cold).await,
         };
         // Last, so that a worker which finishes what runs can still be asked and told.
         control.stop(stopped).await;
@@ -115,8 +135,8 @@ impl Consuming {
         if let Some(joining) = joining.filter(|_| stopped == Stopped::Warm) {
             joining.stop().await;
         }
-        leave(heart, &crew).await;
-        Ok(stopped)
+        leave(heart, crew).await;
+        stopped
     }
 }
 

@@ -1,7 +1,8 @@
 //! The worker's pulse: whether its queues are consumed and the broker answers.
 //!
 //! Repairs nothing: connections, channels and consumers come back by themselves. It notices when
-//! they do not. **Invariant:** a worker that cannot work ends within `worker_recovery_limit`.
+//! they do not. **Invariant:** a worker that cannot work ends within `worker_recovery_limit`, also
+//! while it stops: then it cannot work if it cannot publish what follows from the tasks that ran.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -98,14 +99,14 @@ impl Pulse {
         let mut healthy = Instant::now();
         let mut was_healthy = true;
         loop {
-            tokio::select! {
-                biased;
-                // What is left to do then needs no new messages.
-                () = crew.stop.warm.cancelled() => std::future::pending().await,
-                () = self.ask(interval) => {}
-            }
+            let next = Instant::now() + interval;
+            self.ask(next).await;
             let health = self.health(crew);
-            let is_healthy = health.is_live();
+            // What is left to do by a worker that stops needs no new messages.
+            let is_healthy = match crew.stop.is_asked() {
+                true => health.is_publishing,
+                false => health.is_live(),
+            };
             if is_healthy {
                 healthy = Instant::now();
             } else if was_healthy {
@@ -116,18 +117,17 @@ impl Pulse {
                 error!(?health, limit_s = limit.as_secs(), "this worker has not recovered");
                 return Error::Unhealthy(limit);
             }
+            tokio::time::sleep_until(next).await;
         }
     }
 
-    /// Asks the broker once, and waits until the next time.
-    async fn ask(&self, interval: Duration) {
-        let next = Instant::now() + interval;
+    /// Asks the broker once, until the next time at most.
+    async fn ask(&self, next: Instant) {
         if let Some((connection, _)) = self.consuming.get()
             && let Ok(Ok(())) = tokio::time::timeout_at(next, connection.probe()).await
         {
             *self.answered() = Instant::now();
         }
-        tokio::time::sleep_until(next).await;
     }
 
     fn answered(&self) -> MutexGuard<'_, Instant> {

@@ -46,3 +46,26 @@ async fn a_worker_that_does_not_recover_ends_with_an_error_and_loses_nothing() {
     assert!(matches!(error, Error::Unhealthy(_)) && error.is_connection(), "{error:?}");
     bundle.wait_for_depth(1, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_stop_that_can_settle_nothing_ends_at_the_limit() {
+    let bundle = Bundle::with("no-settling", |config| {
+        config.worker_liveness_timeout = Duration::from_secs(1);
+        config.worker_recovery_limit = Some(Duration::from_secs(2));
+    })
+    .await;
+    let worker = bundle.worker().await;
+    hold::delay(&bundle.client, "x".to_owned()).await.unwrap();
+    bundle.probe.seen(1).await;
+    worker.handle().shutdown();
+    let limit = ["vhost-limits", bundle.vhost.name(), "max-connections"];
+    bundle.vhost.management().put(&limit, &serde_json::json!({"value": 0})).unwrap();
+    // The worker's and the client's.
+    for (role, count) in [("consume", 1), ("publish", 2)] {
+        bundle.cut(&bundle.connections(role, count));
+    }
+    bundle.probe.open(1);
+    let error = within(worker.wait()).await.unwrap_err();
+    assert!(matches!(error, Error::Unhealthy(_)) && error.is_connection(), "{error:?}");
+    bundle.wait_for_depth(1, 0);
+}

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use celeriac::{AsyncResult, Client, Config, Signature};
-use xtask::{QueueDepth, Spawned, TestVhost};
+use xtask::{Proxy, QueueDepth, Spawned, TestVhost};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -231,6 +231,32 @@ fn a_broker_that_is_not_there_ends_a_worker_that_must_not_retry() {
     drop(listener);
     let once = ("CELERIAC_BROKER_CONNECTION_RETRY_ON_STARTUP", "false");
     is_refused(&["-b", &url], &[once], 3, "failed to connect");
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_come_back_ends_a_worker_also_while_it_stops() {
+    for stops in [false, true] {
+        let vhost = TestVhost::create("gone").unwrap();
+        let (proxy, through) = Proxy::for_url(vhost.url()).unwrap();
+        let mut command = worker_command();
+        command.args(["-b", &through]).env("CELERIAC_WORKER_RECOVERY_LIMIT", "2s");
+        command.env("CELERIAC_WORKER_LIVENESS_TIMEOUT", "1s");
+        let mut worker = Spawned::start(&mut command).unwrap();
+        worker.wait_for_line(" ready.", SOON).unwrap();
+        let client = client(&vhost).await;
+        // It ends before the limit has passed, and its result finds nobody.
+        let call = sleep_for(&client, 1.0).await;
+        worker.wait_for_line(call.id(), SOON).unwrap();
+        if stops {
+            worker.signal("TERM").unwrap();
+            worker.wait_for_line("Warm shutdown", SOON).unwrap();
+        }
+        drop(proxy);
+        assert_eq!(worker.wait(SOON).unwrap().code(), Some(3), "{}", worker.output());
+        assert!(worker.output().contains("error: "), "{}", worker.output());
+        vhost.wait_for_depth("celeriac", QueueDepth { ready: 1, unacked: 0 }, SOON).unwrap();
+        client.close().await;
+    }
 }
 
 #[test]
