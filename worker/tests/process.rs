@@ -259,6 +259,26 @@ async fn a_broker_that_does_not_come_back_ends_a_worker_also_while_it_stops() {
     }
 }
 
+#[tokio::test]
+async fn heartbeats_go_on_while_a_worker_that_stops_finishes_what_runs() {
+    let vhost = TestVhost::create("heartbeats").unwrap();
+    let mut command = worker_command();
+    // A broker ends a connection on which it has heard nothing for twice that time.
+    command.env("CELERIAC_BROKER_URL", vhost.url()).env("CELERIAC_BROKER_HEARTBEAT", "2");
+    let mut worker = Spawned::start(&mut command).unwrap();
+    worker.wait_for_line(" ready.", SOON).unwrap();
+    let client = client(&vhost).await;
+    let long = sleep_for(&client, 12.0).await;
+    worker.wait_for_line(long.id(), SOON).unwrap();
+    worker.signal("TERM").unwrap();
+    assert_eq!(worker.wait(SOON).unwrap().code(), Some(0), "{}", worker.output());
+    assert_eq!(long.get(SOON).await.unwrap(), 12.0);
+    assert!(!worker.output().contains("connection lost"), "{}", worker.output());
+    vhost.wait_for_depth("celeriac", QueueDepth { ready: 0, unacked: 0 }, SOON).unwrap();
+    assert!(vhost.messages("celeriac").unwrap().is_empty());
+    client.close().await;
+}
+
 #[test]
 fn a_signal_ends_a_worker_that_still_looks_for_its_broker() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
