@@ -164,6 +164,14 @@ pub(super) struct Args {
     /// The worker refuses to start when another living process is in it.
     #[arg(long, value_name = "FILE", help_heading = "Work")]
     pub(super) pidfile: Option<PathBuf>,
+
+    /// A file that is touched every ten seconds while the worker can do its work.
+    ///
+    /// For probes: find FILE -mmin -1 | grep -q . fails a minute after the last time. With
+    /// --processes, each of them has its own, FILE-1, FILE-2 and so on. It is removed at the end.
+    /// A third of the setting worker_liveness_timeout is how often.
+    #[arg(long, value_name = "FILE", help_heading = "Work")]
+    pub(super) health_file: Option<PathBuf>,
 }
 
 impl Args {

@@ -1,6 +1,7 @@
 //! A worker process among several: its place, and what it says to its parent with its exit code.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::supervisor::{self, RECYCLE, RETIRE};
 use crate::worker::Stopped;
@@ -34,6 +35,13 @@ impl ChildOf {
     pub(super) fn hostname(self, node: &str) -> String {
         let (name, host) = node.split_once('@').unwrap_or((node, ""));
         format!("{name}-{}@{host}", self.place)
+    }
+
+    /// A file of this child alone: `health` becomes `health-3`.
+    pub(super) fn path(self, path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("-{}", self.place));
+        name.into()
     }
 
     /// The exit code after a warm stop: 0 if a signal was the cause.
@@ -74,6 +82,8 @@ mod tests {
 
     #[test]
     fn the_names_of_children_tell_their_places() {
-        assert_eq!(ChildOf { place: 3 }.hostname("one@box.org"), "one-3@box.org");
+        let child = ChildOf { place: 3 };
+        assert_eq!(child.hostname("one@box.org"), "one-3@box.org");
+        assert_eq!(child.path(Path::new("/run/health")), Path::new("/run/health-3"));
     }
 }

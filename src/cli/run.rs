@@ -105,7 +105,10 @@ fn run(mut app: App, args: &Args) -> Result<ExitCode, Error> {
     let code = match app.config().worker_processes {
         Some(places) => run_parent(places, app.config().worker_soft_shutdown_timeout)?,
         None => {
-            let worker = worker(app, args, hostname);
+            let mut worker = worker(app, args, hostname);
+            if let Some(path) = &args.health_file {
+                worker = worker.health_file(path);
+            }
             exit_code(run_worker(worker, args, Listener::default())?.stopped)
         }
     };
@@ -122,7 +125,10 @@ fn exit_code(stopped: Stopped) -> ExitCode {
 fn run_child(app: App, args: &Args, child: ChildOf, node: &str) -> Result<ExitCode, Error> {
     let config = app.config();
     let (tasks, kib) = (config.worker_max_tasks_per_child, config.worker_max_memory_per_child);
-    let worker = worker(app, args, child.hostname(node)).recycle_after(tasks, kib);
+    let mut worker = worker(app, args, child.hostname(node)).recycle_after(tasks, kib);
+    if let Some(path) = &args.health_file {
+        worker = worker.health_file(child.path(path));
+    }
     let ended = run_worker(worker, args, Listener { is_child: true, has_soft: false })?;
     Ok(ExitCode::from(ChildOf::exit_code(ended.stopped, ended.by_signal, ended.recycled)))
 }

@@ -10,6 +10,7 @@ use tracing::{debug, info};
 use super::control::Control;
 use super::events::Heart;
 use super::executor::Executor;
+use super::health_file::HealthFile;
 use super::join::Joining;
 use super::reaper::Reaper;
 use super::running::{Crew, Stopped, WorkerHandle};
@@ -33,6 +34,8 @@ pub(super) struct Consuming {
     pub(super) reaper: Reaper,
     /// Tells that the worker is there.
     pub(super) heart: Heart,
+    /// Where others on this machine see that it is well.
+    pub(super) health_file: Option<HealthFile>,
     pub(super) crew: Arc<Crew>,
 }
 
@@ -41,6 +44,7 @@ impl Consuming {
     pub(super) async fn run(self) -> Result<Stopped, Error> {
         let Self { connection, mut deliveries, handle, mut joining, reaper, .. } = self;
         let (control, heart, crew) = (self.control, self.heart, self.crew);
+        let mut health_file = self.health_file;
         let cold = crew.stop.cold.clone();
         // Jobs wait for it, however this ends.
         let _away = crew.stop.away.clone().drop_guard();
@@ -63,7 +67,7 @@ impl Consuming {
             error = given_up(crew.client.connection()) => Err(Ok(Error::Lost(error))),
             // Chords would wait for this worker's share, and nobody would know.
             given_up = no_more_joining(joining.as_mut()) => Err(given_up.map(Error::Lost)),
-            unhealthy = crew.pulse.watch(&crew) => Err(Ok(unhealthy)),
+            unhealthy = crew.pulse.watch(&crew, &mut health_file) => Err(Ok(unhealthy)),
             settled = working => {
                 if let Err(failed) = settled {
                     std::panic::resume_unwind(failed.into_panic());
@@ -99,7 +103,7 @@ impl Consuming {
         tokio::select! {
             biased;
             stopped = rest.end(stopped, &crew) => Ok(stopped),
-            unhealthy = crew.pulse.watch(&crew) => {
+            unhealthy = crew.pulse.watch(&crew, &mut health_file) => {
                 terminate(&crew);
                 Err(unhealthy)
             }

@@ -30,6 +30,7 @@ mod executor;
 mod follow;
 mod gather;
 mod guard;
+mod health_file;
 mod intake;
 #[cfg(unix)]
 mod isolate;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Error;
+use super::health_file::HealthFile;
 use super::running::Crew;
 use crate::amqp::{Connection, ConnectionState, ConsumerHandle};
 use crate::client::Config;
@@ -93,8 +94,9 @@ impl Pulse {
         }
     }
 
-    /// Asks on and on; gives an error when there was no health for too long.
-    pub(super) async fn watch(&self, crew: &Crew) -> Error {
+    /// Asks on and on, and says so in `file` if all is well; gives an error when there was no
+    /// health for too long.
+    pub(super) async fn watch(&self, crew: &Crew, file: &mut Option<HealthFile>) -> Error {
         let interval = (self.timeout / 3).max(INTERVAL_MIN);
         let mut healthy = Instant::now();
         let mut was_healthy = true;
@@ -107,6 +109,9 @@ impl Pulse {
                 true => health.is_publishing,
                 false => health.is_live(),
             };
+            if let Some(file) = file.as_mut().filter(|_| is_healthy && health.runs_blocking) {
+                file.touch().await;
+            }
             if is_healthy {
                 healthy = Instant::now();
             } else if was_healthy {

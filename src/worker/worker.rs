@@ -1,5 +1,6 @@
 //! The worker before it runs: its options, and the way from options to consuming.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Error;
@@ -12,6 +13,7 @@ use super::delay::Hold;
 use super::deletion::Deletions;
 use super::events::{Events, Heart};
 use super::gather;
+use super::health_file::HealthFile;
 #[cfg(unix)]
 use super::isolate;
 use super::join::Joining;
@@ -51,6 +53,7 @@ pub struct Worker {
     tasks_max: Option<usize>,
     memory_max_kib: Option<usize>,
     autoscale: Option<(usize, usize)>,
+    health_file: Option<PathBuf>,
 }
 
 impl Worker {
@@ -63,6 +66,7 @@ impl Worker {
             tasks_max: None,
             memory_max_kib: None,
             autoscale: None,
+            health_file: None,
         }
     }
 
@@ -108,7 +112,7 @@ impl Worker {
 
     /// Stops warmly after so many tasks, or when the process holds more than so many KiB of memory
     /// in RAM, looked at once a second; see [`WorkerHandle::is_recycled`](super::WorkerHandle).
-    /// With a number of tasks it prefetches no more than it can run in a few lives.
+    /// It prefetches no more than it has slots, or with a number of tasks can run in a few lives.
     #[must_use]
     pub fn recycle_after(mut self, tasks: Option<usize>, memory_kib: Option<usize>) -> Self {
         (self.tasks_max, self.memory_max_kib) = (tasks, memory_kib);
@@ -121,6 +125,15 @@ impl Worker {
     pub fn autoscale(mut self, max: usize, min: usize) -> Self {
         self.autoscale = Some((max, min));
         self.concurrency(min.max(1)).blocking_slots(min.max(1))
+    }
+
+    /// A file that is touched as often as the broker is asked (three times in
+    /// `worker_liveness_timeout`) while the worker can do its work, and removed when it ends: for
+    /// probes of its health from outside.
+    #[must_use]
+    pub fn health_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.health_file = Some(path.into());
+        self
     }
 
     /// Connects, declares, and consumes.
@@ -191,7 +204,7 @@ impl Worker {
             ),
         });
         // Boxed, because whoever starts a worker would hold room for all of it.
-        Box::pin(begin(crew, connection, consumer)).await
+        Box::pin(begin(crew, connection, consumer, self.health_file.map(HealthFile::new))).await
     }
 
     fn describe(
@@ -268,6 +281,7 @@ async fn begin(
     crew: Arc<Crew>,
     connection: Connection,
     consumer: ConsumerOptions,
+    health_file: Option<HealthFile>,
 ) -> Result<RunningWorker, Error> {
     watchdog::watch(crew.active.clone(), Arc::downgrade(&crew));
     // Before the first task comes.
@@ -302,6 +316,7 @@ async fn begin(
         reaper,
         control,
         heart,
+        health_file,
         crew: crew_of,
     };
     Ok(RunningWorker { crew, consuming: tokio::spawn(consuming.run()) })

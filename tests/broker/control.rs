@@ -95,6 +95,8 @@ async fn what_a_worker_holds_can_be_looked_at() {
     let stats = value(within(control.stats()).await.unwrap());
     let total = stats.as_map().unwrap().get("total").unwrap().as_map().unwrap().clone();
     assert_eq!(total.get("tests.hold"), Some(&Value::Int(1)), "{total:?}");
+    let health = stats.as_map().unwrap().get("health").unwrap().as_map().unwrap();
+    assert_eq!(health.get("healthy"), Some(&Value::Bool(true)), "{health:?}");
     let registered = value(within(control.registered(["ignore_result"])).await.unwrap());
     let shown = Value::from("tests.add [ignore_result=False]");
     assert!(registered.as_array().unwrap().contains(&shown), "{registered:?}");

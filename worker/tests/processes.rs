@@ -205,6 +205,21 @@ fn a_parent_whose_children_get_nowhere_gives_up_with_their_exit_code() {
 }
 
 #[test]
+fn each_process_has_a_health_file_of_its_own() {
+    let vhost = TestVhost::create("health-files").unwrap();
+    let path = std::env::temp_dir().join(vhost.name());
+    let file = path.to_str().unwrap();
+    let mut parent = start(&vhost, &["--processes", "2", "--health-file", file], 2);
+    let own = |place| std::path::PathBuf::from(format!("{file}-{place}"));
+    let all = || [1, 2].iter().all(|place| own(place).exists()).then_some(());
+    wait_until("both are there", SOON, all).unwrap();
+    assert!(!path.exists());
+    parent.signal("TERM").unwrap();
+    assert_eq!(parent.wait(SOON).unwrap().code(), Some(0), "{}", parent.output());
+    assert!(![1, 2].iter().any(|place| own(place).exists()));
+}
+
+#[test]
 fn the_mark_of_a_child_is_of_no_use_to_others() {
     let vhost = TestVhost::create("mark").unwrap();
     let output = worker_command(&vhost, &[]).env("CELERIAC_CHILD", "1:1").output().unwrap();

@@ -24,9 +24,24 @@ pub(super) fn stats(bridge: &Bridge) -> Result<Value, Fault> {
     stats.push("broker", broker(bridge));
     stats.push("prefetch_count", steer::prefetch(bridge).all);
     let (sent, dropped) = bridge.crew.events.counts();
+    stats.push("health", health(bridge));
     stats.push("events", Map::from_iter([("sent", sent), ("dropped", dropped)]));
     stats.push("rusage", usage().map_or_else(|| Value::from("N/A"), Value::Map));
     Ok(Value::Map(stats))
+}
+
+/// A word of ours: Celery's workers say nothing of it.
+fn health(bridge: &Bridge) -> Map {
+    let health = bridge.crew.pulse.health(&bridge.crew);
+    let mut told = Map::new();
+    told.push("healthy", health.is_healthy());
+    told.push("consuming", health.is_consuming);
+    told.push("publishing", health.is_publishing);
+    told.push("answered", health.is_answered);
+    told.push("answered_ago", health.answered_ago.as_secs_f64());
+    told.push("lost_threads", health.lost_threads as u64);
+    told.push("runs_blocking", health.runs_blocking);
+    told
 }
 
 fn pool(bridge: &Bridge) -> Map {
