@@ -13,6 +13,7 @@ use celeriac::{App, Config, Context, Signature, TaskError, TaskResult, task};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Ends its process in the way that is asked for, or returns its id.
+#[expect(clippy::print_stdout, reason = "so that others know when to end it")]
 #[task(name = "isolated.crash", isolate = process)]
 fn crash(how: String) -> TaskResult<u32> {
     let pid = std::process::id();
@@ -26,15 +27,23 @@ fn crash(how: String) -> TaskResult<u32> {
             Command::new("sh").args(["-c", &again]).status()?;
             std::thread::sleep(Duration::from_secs(60));
         }
-        "loop" => loop {
-            std::hint::spin_loop();
-        },
+        "loop" => {
+            println!("looping in {pid}");
+            loop {
+                std::hint::spin_loop();
+            }
+        }
         "panic" => panic!("as asked for"),
         "error" => return Err(TaskError::python("ValueError", "builtins", ["kaboom"])),
         "orphan" => drop(Command::new("sh").args(["-c", "sleep 0.2 &"]).status()?),
         "grow" => {
             let memory = vec![1_u8; 100 << 20];
             assert_eq!(std::hint::black_box(memory).len(), 100 << 20);
+        }
+        "hoard" => {
+            // Nothing of it is touched, should there be as much.
+            let memory = vec![0_u8; 32 << 30];
+            assert_eq!(std::hint::black_box(memory).len(), 32 << 30);
         }
         _ => {}
     }

@@ -99,15 +99,36 @@ async fn many_tasks_some_of_which_crash_all_end() {
     setup.end().await;
 }
 
+/// Where a process can be given less memory than the machine has.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_task_that_runs_out_of_memory_costs_itself_alone() {
+    let vhost = TestVhost::create("isolated-memory").unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 16000000 && exec \"$0\" --blocking-slots 2"]);
+    command.arg(binary("examples/isolated").unwrap());
+    let setup = Setup::of(vhost, command).await;
+    let fine = setup.crash("fine").await.get(SOON).await.unwrap();
+    let (hoard, other) = (setup.crash("hoard").await, setup.crash("fine").await);
+    let (class, text) = setup.failure(hoard).await;
+    assert_eq!((&*class, text.contains("SIGABRT")), ("WorkerLostError", true), "{text}");
+    other.get(SOON).await.unwrap();
+    assert_ne!(setup.crash("fine").await.get(SOON).await.unwrap(), setup.worker.pid());
+    assert_ne!(fine, setup.worker.pid());
+    assert!(setup.worker.output().contains("memory allocation of"), "{}", setup.worker.output());
+    setup.end().await;
+}
+
 #[tokio::test]
 async fn an_endless_loop_can_be_killed_and_ends_with_its_worker() {
     let mut setup = Setup::new("isolated-loop", &["-l", "debug"]).await;
-    let (next, pid) = {
-        let _endless = setup.crash("loop").await;
-        started(&setup.worker, 0)
-    };
+    let endless = setup.crash("loop").await;
+    let (next, pid) = started(&setup.worker, 0);
+    // Before it has its task, that would go to the next child.
+    setup.worker.wait_for_line(&format!("looping in {pid}"), SOON).unwrap();
     signal(pid, "KILL").unwrap();
-    setup.worker.wait_for_line("ended prematurely: SIGKILL", SOON).unwrap();
+    let (class, text) = setup.failure(endless).await;
+    assert_eq!((&*class, text.contains("SIGKILL")), ("WorkerLostError", true), "{text}");
     let _endless = setup.crash("loop").await;
     let (_, pid) = started(&setup.worker, next);
     setup.worker.kill_9().unwrap();
