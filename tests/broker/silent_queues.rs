@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use celeriac::Config;
 use celeriac::protocol::join::ChordState;
+use celeriac::protocol::{TaskState, Value};
+use celeriac::worker::Stopped;
+use celeriac::{Config, Signature};
 use serde_json::json;
 use xtask::{PrivateNode, QueueDepth};
 
@@ -118,6 +120,45 @@ async fn a_message_that_comes_again_while_it_is_handed_on_is_not_handed_on_twice
     wait_for(2);
     assert_eq!(bundle.vhost.messages(LEVEL).unwrap().len(), 2);
     stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_acked_when_its_retry_is_confirmed_and_not_before() {
+    // An hour waits there first.
+    const LEVEL: &str = "celery_delayed_11";
+    let silencer = Silencer::new("silent-retry").await;
+    let bundle = &silencer.bundle;
+    let worker = bundle.worker().await;
+    let asks = async || {
+        let call = Signature::<Value>::new("tests.asks_again").arg(3_700_000).arg("far");
+        let called = bundle.client.send(call).await.unwrap();
+        // Its report is published together with the retry.
+        let mut updates = called.updates();
+        assert_eq!(within(updates.next()).await.unwrap().status, TaskState::Retry);
+    };
+    let wait_for = |ready| {
+        bundle.vhost.wait_for_depth(LEVEL, QueueDepth { ready, unacked: 0 }, PATIENCE).unwrap();
+    };
+    // A broker's channel waits for the first answer of a queue.
+    asks().await;
+    wait_for(1);
+    silencer.silence(LEVEL);
+    asks().await;
+    // What comes after it is settled meanwhile.
+    let other = add::delay(&bundle.client, 2, 2).await.unwrap();
+    assert_eq!(other.get(PATIENCE).await.unwrap(), 4);
+    bundle.wait_for_depth(0, 1);
+    worker.handle().terminate();
+    assert_eq!(within(worker.wait()).await.unwrap(), Stopped::Cold);
+    bundle.wait_for_depth(1, 0);
+    silencer.end_silence(LEVEL);
+    // It is asked for again by whoever runs the call again.
+    let next = bundle.worker_with(|worker| worker.hostname("next@host")).await;
+    bundle.settled();
+    // What was not confirmed may be there or not.
+    let retries = || bundle.vhost.messages(LEVEL).ok().filter(|all| all.len() >= 2);
+    bundle.vhost.wait_until("no retry is lost", retries).unwrap();
+    stop(next).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
