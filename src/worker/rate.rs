@@ -191,10 +191,14 @@ impl Bucket {
         if wait.is_zero() { Pace::Now } else { Pace::Wait(wait) }
     }
 
-    /// A limit that was raised counts at once: starts that nobody waits for are free again.
+    /// A limit that was raised counts at once, and one that was lowered as well: as if the last
+    /// start had been taken by it. Starts that somebody may wait for stay taken.
     fn change(&mut self, limit: RateLimit, now: Instant) {
-        self.limit = limit;
-        self.next = self.next.map(|next| next.min(now + WAIT_MAX));
+        let before = std::mem::replace(&mut self.limit, limit).interval();
+        self.next = self.next.map(|next| {
+            let by_the_last = (next + limit.interval()).checked_sub(before).unwrap_or(next);
+            by_the_last.max(next.min(now + WAIT_MAX))
+        });
         self.ahead = Ahead::default();
     }
 }
@@ -268,6 +272,26 @@ mod tests {
         assert_eq!(bucket.take(now), Pace::Now);
         bucket.change(RateLimit::every(SECOND), now);
         assert_eq!(bucket.take(now), Pace::Wait(WAIT_MAX));
+    }
+
+    #[test]
+    fn a_limit_that_is_set_again_or_lowered_gives_no_start() {
+        let (mut bucket, now) = (bucket("1/h"), Instant::now());
+        assert_eq!(bucket.take(now), Pace::Now);
+        for (hours, wait) in [(1, 1), (2, 2), (1, 1), (3, 3), (2, 2), (1, 1)] {
+            bucket.change(RateLimit::every(hours * 3600 * SECOND), now + 10 * SECOND);
+            assert_eq!(bucket.wait(now), wait * 3600 * SECOND, "the start before counts");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_raised_does_not_take_away_what_somebody_waits_for() {
+        let (mut bucket, now) = (bucket("1/s"), Instant::now());
+        assert_eq!(bucket.take(now), Pace::Now);
+        assert_eq!(bucket.take(now), Pace::Wait(SECOND));
+        assert_eq!(bucket.take(now), Pace::Wait(2 * SECOND));
+        bucket.change(RateLimit::every(SECOND / 10), now);
+        assert_eq!(bucket.wait(now), 2 * SECOND + SECOND / 10);
     }
 
     proptest! {
