@@ -80,11 +80,11 @@ pub fn revive(headers: &mut Map) {
 }
 
 /// How often a message was delivered before this time and not settled, as far as its headers
-/// tell: by the count of a quorum queue, else by ours.
+/// tell: by the counts of a quorum queue, else by ours.
 pub fn deliveries(headers: &Map) -> Option<u64> {
     let count = |name| headers.get(name).and_then(Value::as_i64);
-    let (theirs, ours) = (count(DELIVERY_COUNT), count(DELIVERIES));
-    u64::try_from(theirs.max(ours)?).ok()
+    let counts = [DELIVERY_COUNT, ACQUIRED_COUNT, DELIVERIES].map(count);
+    u64::try_from(counts.into_iter().flatten().max()?).ok()
 }
 
 /// How a message came from a queue to its dead-letter exchange the last time.
@@ -175,6 +175,8 @@ mod tests {
         assert_eq!(deliveries(&Map::new()), None);
         assert_eq!(deliveries(&Map::from_iter([(DELIVERIES, 3)])), Some(3));
         assert_eq!(deliveries(&Map::from_iter([(DELIVERIES, 3), (DELIVERY_COUNT, 0)])), Some(3));
+        let given_back = Map::from_iter([(ACQUIRED_COUNT, 4), (DELIVERY_COUNT, 1)]);
+        assert_eq!(deliveries(&given_back), Some(4));
         assert_eq!(deliveries(&Map::from_iter([(DELIVERY_COUNT, -1)])), None);
     }
 }
