@@ -76,6 +76,7 @@ pub(super) fn replace(
     call.link.clone_from(&sequel.link);
     let options = &mut call.options;
     options.task_id = Some(request.id.clone());
+    options.stamps.clone_from(&request.stamps);
     options.link.clone_from(&sequel.callbacks);
     options.link_error.clone_from(&sequel.errbacks);
     options.chain = Some(&sequel.chain).filter(|chain| !chain.is_empty()).cloned();
@@ -173,6 +174,7 @@ impl Following {
             let mut call = call(request, &[], &format!("added/{adds}"), scribe);
             call.link = Some(Link { index, ..link.clone() });
             call.options.group_id.clone_from(&request.group);
+            call.options.stamps.clone_from(&request.stamps);
             self.call(signature, call, request, scribe)?;
         }
         Ok(adds)

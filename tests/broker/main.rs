@@ -44,6 +44,7 @@ mod silent_queues;
 #[expect(dead_code, reason = "the tests of what is published need more of it")]
 #[path = "../canvas/simulator.rs"]
 mod simulator;
+mod stamps;
 mod start;
 mod starts;
 mod states;

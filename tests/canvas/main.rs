@@ -11,4 +11,5 @@ mod random;
 mod repeated;
 mod shapes;
 mod simulator;
+mod stamps;
 mod tree;

@@ -34,12 +34,12 @@ pub trait StampingVisitor {
     /// Stamps of a task, of a callback and of an errback.
     fn on_signature(&mut self, signature: &Signature) -> Map;
 
-    /// Stamps of a chain and what is inside of it.
+    /// Stamps of a chain, its callbacks and what is inside of it.
     fn on_chain(&mut self, _chain: &Composite) -> Map {
         Map::new()
     }
 
-    /// Stamps of a group and what is inside of it.
+    /// Stamps of a group, its callbacks and what is inside of it.
     fn on_group(&mut self, _group: &Composite) -> Map {
         Map::new()
     }
@@ -54,12 +54,14 @@ pub trait StampingVisitor {
         Map::new()
     }
 
-    /// Stamps of a callback, beside those of the task that it is called after.
+    /// Stamps of a callback, beside those of what its task is in, or of the workflow that it is
+    /// called after.
     fn on_callback(&mut self, _callback: &Canvas) -> Map {
         Map::new()
     }
 
-    /// Stamps of an errback, beside those of the task that it is called after.
+    /// Stamps of an errback, beside those of what its task is in, or of the workflow that it is
+    /// called after.
     fn on_errback(&mut self, _errback: &Canvas) -> Map {
         Map::new()
     }
@@ -99,7 +101,9 @@ impl Canvas {
             Self::Group(group) => joined(outer, visitor.on_group(group)),
             Self::Chord(header, _) => joined(outer, visitor.on_chord_header(header)),
         };
-        stamp_links(self.options_mut(), visitor, outer)?;
+        // As in Celery, callbacks get the stamps of the workflow that they follow, not of the task.
+        let around = if matches!(self, Self::Task(_)) { outer } else { &stamps };
+        stamp_links(self.options_mut(), visitor, around)?;
         keep(self.options_mut(), &stamps);
         match self {
             Self::Task(_) => {}
