@@ -165,7 +165,8 @@ fn unroutable(exchange: &str, routing_key: &str) -> String {
 /// Limits of a publisher.
 #[derive(Clone, Copy, Debug)]
 pub struct PublisherOptions {
-    /// Largest body in bytes. The broker has a limit of its own: 128 MiB, from 4.0 on 16 MiB.
+    /// Largest body in bytes: 16 MiB unless said otherwise. The broker has a limit of its own,
+    /// which is that, or before 4.0 128 MiB.
     pub message_max: usize,
     /// Messages that may wait for their confirm at the same time.
     pub in_flight_max: usize,
@@ -175,7 +176,7 @@ pub struct PublisherOptions {
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { message_max: 128 << 20, in_flight_max: 4096, in_flight_bytes_max: 64 << 20 }
+        Self { message_max: 16 << 20, in_flight_max: 4096, in_flight_bytes_max: 64 << 20 }
     }
 }
 

@@ -58,6 +58,7 @@ impl Client {
         let (canvas, call) = self.call(canvas, inbox)?;
         let Lowered { mut opens, calls, result, .. } = lower(canvas, call)?;
         opens.iter_mut().for_each(|open| open.write_in(self.config().task_serializer));
+        let records = self.records(&opens)?;
         let mut publishes = Vec::with_capacity(calls.len());
         let mut names = Vec::with_capacity(calls.len());
         for call in calls {
@@ -77,7 +78,7 @@ impl Client {
         let span = span::send_all(publishes.len());
         let events: Vec<_> = publishes.iter().map(|it| self.sent_event(it)).collect();
         let sending = async {
-            self.open(&opens).await?;
+            self.open(&opens, &records).await?;
             Ok::<_, SendError>(self.publisher().publish_all(publishes).await)
         };
         let outcomes = sending.instrument(span).await?;
@@ -111,17 +112,30 @@ impl Client {
         Ok((Canvas::from_signature(whole)?, call))
     }
 
+    /// The opening records, none of which is too large to be sent, nor are the bodies in them.
+    fn records(&self, opens: &[Open]) -> Result<Vec<Publish>, SendError> {
+        let max = self.config().joined_message_max();
+        let record = |open: &Open| {
+            let publish = record(&Record::Open(Box::new(open.clone())))?;
+            if let Some(size) = open.large_body(publish.message.body.len(), max) {
+                return Err(SendError::LargeBody { chord: open.chord.clone(), size, max });
+            }
+            let name = ("the chord".to_owned(), open.chord.clone());
+            self.publisher().check(&publish).map_err(|error| unsent(&name, error))?;
+            Ok(publish)
+        };
+        opens.iter().map(record).collect()
+    }
+
     /// Publishes the opening records and waits for all confirms. The outer ones come first.
-    async fn open(&self, opens: &[Open]) -> Result<(), SendError> {
+    async fn open(&self, opens: &[Open], records: &[Publish]) -> Result<(), SendError> {
         if opens.is_empty() {
             return Ok(());
         }
-        let record = |open: &Open| record(&Record::Open(Box::new(open.clone())));
-        let records: Vec<_> = opens.iter().map(record).collect::<Result<_, _>>()?;
         self.joins().get_or_try_init(|| self.declare_joins(opens)).await?;
-        self.declare_parks(&records, opens).await?;
+        self.declare_parks(records, opens).await?;
         let mut missing = Vec::new();
-        for (at, outcome) in self.publish_each(&records).await.into_iter().enumerate() {
+        for (at, outcome) in self.publish_each(records).await.into_iter().enumerate() {
             match outcome {
                 Ok(()) => {}
                 Err(error) if error.is_nowhere() => missing.extend(records.get(at).cloned()),

@@ -17,7 +17,9 @@ use super::{Config, ConnectError, Lineage, SendError, Signature, span};
 use crate::amqp;
 use crate::amqp::layout;
 use crate::amqp::topology;
-use crate::amqp::{Connection, ConnectionOptions, Publish, PublishError, Publisher};
+use crate::amqp::{
+    Connection, ConnectionOptions, Publish, PublishError, Publisher, PublisherOptions,
+};
 use crate::clock::Clock;
 use crate::protocol::{Limits, Value};
 use crate::results::{AsyncResult, Inbox, InboxOptions};
@@ -79,7 +81,9 @@ impl Client {
             .declare(&layout::sending(config.known_queues()))
             .await
             .map_err(ConnectError::Declare)?;
-        let publisher = Publisher::new(&connection);
+        let message_max = config.broker_max_message_size;
+        let options = PublisherOptions { message_max, ..PublisherOptions::default() };
+        let publisher = Publisher::with_options(&connection, options);
         let (inbox, joins) = (OnceCell::new(), OnceCell::new());
         let kind = config.broker_native_delayed_delivery_queue_type;
         let delays = Delays::new(connection.clone(), kind);

@@ -83,6 +83,19 @@ pub enum SendError {
     /// The workflow cannot be run.
     #[error(transparent)]
     Workflow(#[from] CanvasError),
+    /// The body of a chord alone is larger than what may follow from a chord. Nothing was sent.
+    #[error(
+        "the body of the chord {chord} has {size} bytes without the list of results, where \
+         join_max_message and broker_max_message_size allow {max}: give it less"
+    )]
+    LargeBody {
+        /// Id of the chord.
+        chord: String,
+        /// Bytes of the body.
+        size: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
     /// The queues of the join shards could not be declared.
     #[error("failed to declare the queues that the chord {chord} is joined in")]
     Join {

@@ -16,9 +16,10 @@ use super::effect::{Effect, Kind};
 use super::part;
 use super::scribe::Scribe;
 use super::sequel::Sequel;
+use crate::client::SendError;
 use crate::protocol::canvas::{self, Call, Canvas, CanvasError, Ids, Lowered};
 use crate::protocol::join::{Link, Open, Record, derived_id};
-use crate::protocol::{CallOptions, Error, Exception, Signature, Value};
+use crate::protocol::{CallOptions, Exception, Signature, Value};
 use crate::task::Request;
 
 /// The messages that follow from one request, in the order in which they are published.
@@ -220,10 +221,9 @@ impl Following {
         let Lowered { opens, calls, .. } = lowered;
         let open = |mut open: Open| {
             open.write_in(request.serializer);
-            opening(open)
+            opening(open, scribe)
         };
-        let opens: Result<Vec<_>, _> = opens.into_iter().map(open).collect();
-        let opens = opens.map_err(|failed| Exception::encode_error(failed.to_string()))?;
+        let opens: Vec<_> = opens.into_iter().map(open).collect::<Result<_, _>>()?;
         let priority = request.delivery_info.priority;
         let compose = |call| scribe.compose(call, request.serializer, priority);
         let calls: Result<Vec<_>, _> = calls.into_iter().map(compose).collect();
@@ -234,10 +234,19 @@ impl Following {
     }
 }
 
-fn opening(open: Open) -> Result<Effect, Error> {
-    let route = open.route.clone();
-    let record = Record::Open(Box::new(open)).encode();
-    record.map(|message| part::effect(&route, message))
+/// The record of a chord whose body can be called: else its parts would run for nothing.
+fn opening(open: Open, scribe: &Scribe<'_>) -> Result<Effect, Exception> {
+    let record = Record::Open(Box::new(open));
+    let encoded = record.encode();
+    let message = encoded.map_err(|failed| Exception::encode_error(failed.to_string()))?;
+    let Record::Open(open) = record else { return Ok(part::effect("", message)) };
+    let max = scribe.config().joined_message_max();
+    if let Some(size) = open.large_body(message.body.len(), max) {
+        let chord = open.chord;
+        let error = SendError::LargeBody { chord, size, max };
+        return Err(Exception::encode_error(error.to_string()));
+    }
+    Ok(part::effect(&open.route, message))
 }
 
 /// How a task calls another one on behalf of a workflow: with its lineage. Its priority is only

@@ -31,15 +31,23 @@ async fn a_chord_that_cannot_be_sent_as_a_whole_is_cancelled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_over_the_limit_stops_the_workflow_before_anything_is_sent() {
-    let bundle = Bundle::with("too-large", brisk).await;
-    let huge = "x".repeat(129 << 20);
+    let change = |config: &mut celeriac::Config| config.broker_max_message_size = 100_000;
+    let bundle = Bundle::with("too-large", change).await;
+    let huge = "x".repeat(100_000);
     let members = Workflow::group([
         Workflow::task("tests.echo", [1.into()]),
         Workflow::task("tests.echo", [huge.into()]),
     ]);
     let error = within(bundle.client.apply(members)).await.unwrap_err();
     let SendError::Publish { source, .. } = &error else { panic!("{error}") };
-    assert!(source.to_string().contains("where 134217728 are allowed"), "{source}");
+    assert!(source.to_string().contains("where 100000 are allowed"), "{source}");
+    // What a chord calls at its end is in the record that opens it.
+    let body = Workflow::task("tests.echo", ["x".repeat(100_000).into()]);
+    let header = [Workflow::task("tests.echo", [1.into()])];
+    let error = within(bundle.client.apply(Workflow::chord(header, body))).await.unwrap_err();
+    let SendError::LargeBody { size: 100_000.., max: 100_000, .. } = error else {
+        panic!("{error}")
+    };
     bundle.wait_for_depth(0, 0);
 }
 
@@ -71,9 +79,17 @@ async fn the_results_of_a_header_are_sent_only_if_they_are_asked_for() {
         let header = [add::s(1, 1), add::s(2, 2)];
         let workflow = chord(header, body(echo::partial())).header_results(asked);
         let result = bundle.client.apply(workflow).await.unwrap();
+        let Some(AnyResult::Group(header)) = result.parent() else { panic!("a header") };
+        assert_eq!(header.ignored(), !asked);
+        let mut progress = header.progress();
+        for ended in 1..=2 {
+            assert_eq!(within(progress.next()).await, asked.then_some(ended));
+        }
+        assert_eq!(within(progress.next()).await, None);
         let value = result.get(PATIENCE).await.unwrap();
         assert_eq!(value, Value::Array(vec![2.into(), 4.into()]));
-        let header = result.parent().unwrap().get(PATIENCE).await;
+        assert_eq!(header.completed_count(), if asked { 2 } else { 0 });
+        let header = header.get(PATIENCE).await;
         assert_eq!(header.is_ok(), asked, "{header:?}");
     }
     stop(worker).await;

@@ -1,7 +1,8 @@
 //! What a workflow hands down to its parts is bounded, however small it was itself.
 
 use celeriac::protocol::canvas::{Call, Canvas, CanvasError, lower};
-use celeriac::protocol::{CallOptions, Signature, Value};
+use celeriac::protocol::join::Record;
+use celeriac::protocol::{CallOptions, Signature, Value, msgpack};
 
 fn task(name: &str) -> Canvas {
     Canvas::Task(Signature::new(name))
@@ -62,6 +63,39 @@ fn errbacks_reach_every_step_once() {
         let found = CallOptions::from_map(call.options).expect("options").link_error;
         assert_eq!(found, errbacks(256));
     }
+}
+
+/// Bytes of all that is published for `depth` chords, each the last part of the one around it.
+fn bytes_of_nested(depth: usize) -> usize {
+    let mut body = Signature::new("sum");
+    body.args.push("x".repeat(10_000).into());
+    let mut canvas = task("a");
+    for _ in 0..depth {
+        let header = vec![task("a"), task("a"), canvas];
+        canvas = Canvas::chord(header, Canvas::Task(body.clone())).expect("a chord");
+    }
+    let lowered = lower(canvas, Call::default()).expect("a workflow");
+    assert_eq!(lowered.opens.len(), depth);
+    let opens = lowered.opens.into_iter().map(|open| {
+        let record = Record::Open(Box::new(open)).encode().expect("a record");
+        record.body.len()
+    });
+    let calls = lowered.calls.iter().map(|call| {
+        let mut written = Vec::new();
+        msgpack::encode(&call.to_value(), &mut written).expect("a call");
+        written.len()
+    });
+    opens.chain(calls).sum()
+}
+
+#[test]
+fn chords_inside_one_another_do_not_carry_the_bodies_of_others() {
+    let (some, twice) = (bytes_of_nested(30), bytes_of_nested(60));
+    // Only the ids of the chords around are in each link: 39 bytes for each.
+    let links = |depth: usize| 3 * 39 * depth * (depth - 1) / 2;
+    let (bare, twice_bare) = (some - links(30), twice - links(60));
+    assert!(twice_bare <= 2 * bare + bare / 10, "{some}, {twice}: {bare}, {twice_bare}");
+    assert!(twice < 60 * 2 * 10_000, "{twice}");
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl ConfigBuilder {
         broker_connection_retry_delay_max: Duration;
         broker_use_ssl: TlsOptions;
         broker_native_delayed_delivery_queue_type: QueueKind;
+        broker_max_message_size: usize;
         task_default_queue_type: QueueKind;
         task_queues: Vec<QueueSetting>;
         task_routes: Routes;

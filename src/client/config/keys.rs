@@ -30,6 +30,7 @@ pub(super) const KEYS: &[Key] = keys! {
     broker_url broker_heartbeat broker_connection_timeout broker_connection_retry
     broker_connection_retry_on_startup broker_connection_max_retries
     broker_connection_retry_delay_max broker_use_ssl broker_native_delayed_delivery_queue_type
+    broker_max_message_size
     task_default_queue task_default_queue_type task_queues task_routes task_default_priority
     task_serializer task_compression task_ignore_result task_store_errors_even_if_ignored
     task_acks_late task_track_started task_time_limit task_soft_time_limit

@@ -25,6 +25,7 @@ fn a_file_can_set_everything() {
         broker_connection_retry_on_startup = false
         broker_connection_max_retries = 7
         broker_connection_retry_delay_max = "5s"
+        broker_max_message_size = 1000
         task_default_queue = "orders"
         task_default_queue_type = "classic"
         task_queues = ["plain", { name = "fine", queue_type = "quorum", max_priority = 9 }]
@@ -65,6 +66,7 @@ fn a_file_can_set_everything() {
     assert!(!config.broker_connection_retry && !config.broker_connection_retry_on_startup);
     assert_eq!(config.broker_connection_max_retries, Some(7));
     assert_eq!(config.broker_connection_retry_delay_max, Duration::from_secs(5));
+    assert_eq!(config.broker_max_message_size, 1000);
     assert_eq!(config.task_default_queue_type, QueueKind::Classic);
     assert_eq!(config.task_queues[0], QueueSetting::named("plain"));
     assert_eq!(config.task_queues[1].queue_type, Some(QueueKind::Quorum));

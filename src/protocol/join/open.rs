@@ -8,7 +8,7 @@
 
 use super::link::{chord_id, flag, index, place, route, stack, text, texts};
 use super::place::Place;
-use crate::protocol::{Error, Map, Serializer, Signature, Value, fields};
+use crate::protocol::{Error, Map, Serializer, Signature, Value, fields, msgpack};
 
 /// When a chord ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -138,6 +138,14 @@ impl Open {
         {
             body.options.insert(SERIALIZER, serializer.name());
         }
+    }
+
+    /// The bytes of the body, if they are more than `max`; the record has `len` bytes in all.
+    pub(crate) fn large_body(&self, len: usize, max: usize) -> Option<usize> {
+        let body = self.body.as_ref().filter(|_| len > max)?;
+        let mut written = Vec::new();
+        msgpack::encode(&body.to_value(), &mut written).ok()?;
+        Some(written.len()).filter(|size| *size > max)
     }
 
     /// What the body and reports about it are written in.

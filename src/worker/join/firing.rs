@@ -164,8 +164,7 @@ impl<'a> Firings<'a> {
     pub(super) fn checked(&mut self, step: Step) -> Option<Step> {
         let size = step.effect.publish.message.body.len();
         let config = self.shard.crew.client.config();
-        let twice = config.join_max_body.saturating_mul(2);
-        let max = config.join_max_message.unwrap_or(twice);
+        let max = config.joined_message_max();
         let failed = match size > max {
             true => Some(PublishError::TooLarge { size, max }),
             false => self.shard.refusals.of(&step.name()),
