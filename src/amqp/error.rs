@@ -57,6 +57,10 @@ pub enum Error {
         /// The client library's words.
         source: Arc<lapin::Error>,
     },
+    /// Connections have a limit of channels, and all of this one's are in use. The connection
+    /// itself is fine, so that waiting for another one would be in vain.
+    #[error("all channels of the connection are in use: the broker's channel_max is reached")]
+    NoChannel,
     /// The broker has ended a consumer: its queue is gone, or has another leader.
     #[error("the broker cancelled the consumer")]
     Cancelled,
@@ -120,6 +124,7 @@ impl Error {
             Self::NoUrl
             | Self::Tls { .. }
             | Self::Cancelled
+            | Self::NoChannel
             | Self::ChannelClosed
             | Self::GivenUp { .. }
             | Self::NameTooLong { .. }
@@ -141,6 +146,7 @@ impl Error {
             | Self::Lost { .. }
             | Self::Silent { .. }
             | Self::Cancelled
+            | Self::NoChannel
             | Self::ChannelClosed => false,
         }
     }
@@ -162,6 +168,7 @@ impl From<lapin::Error> for Error {
                 code: refusal.get_id(),
                 text: refusal.get_message().as_str().to_owned(),
             },
+            ErrorKind::ChannelsLimitReached => Self::NoChannel,
             _ => Self::Lost { source: Arc::new(error) },
         }
     }
@@ -170,6 +177,13 @@ impl From<lapin::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_without_a_free_channel_is_not_lost() {
+        let error = Error::from(lapin::Error::from(ErrorKind::ChannelsLimitReached));
+        assert!(!error.is_connection() && !error.is_permanent(), "{error}");
+        assert!(Error::from(lapin::Error::from(ErrorKind::InvalidChannel(7))).is_connection());
+    }
 
     #[test]
     fn a_queue_whose_node_is_away_is_not_one_that_does_not_exist() {

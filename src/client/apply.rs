@@ -10,7 +10,7 @@ use tracing::{Instrument, debug, warn};
 
 use super::canvas::{FromAny, Ready, Step};
 use super::{Client, SendError, parked, span};
-use crate::amqp::topology::results_exchange;
+use crate::amqp::topology::{self, results_exchange};
 use crate::amqp::{Publish, PublishError, layout};
 use crate::protocol::canvas::{Call, Canvas, Ids, Lowered, lower};
 use crate::protocol::join::{Open, Record};
@@ -185,6 +185,10 @@ impl Client {
 
     async fn not_opened(&self, opens: &[Open], error: PublishError) -> Result<(), SendError> {
         self.cancel(opens).await;
+        for open in opens.iter().filter(|open| open.park_ms.is_some()) {
+            // What cannot be deleted expires.
+            let _ = self.connection().delete_queue(&topology::park_queue(&open.chord)).await;
+        }
         let chord = opens.first().map(|open| open.chord.clone()).unwrap_or_default();
         Err(unsent(&("the chord".to_owned(), chord), error))
     }

@@ -184,6 +184,11 @@ pub(super) fn refer(message: &mut Message, chord: &str) {
     headers.insert(ArgsRef::HEADER, header.into_value());
 }
 
+/// Whether a call of a body [refers](refer) to parked values.
+pub(super) fn refers(message: &Message) -> bool {
+    message.header(ArgsRef::HEADER).is_some()
+}
+
 /// Undoes [`refer`] for a call that has other arguments now.
 pub(super) fn refer_no_more(headers: &mut TaskHeaders) {
     name_task(headers);

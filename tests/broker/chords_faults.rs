@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use celeriac::amqp::{Publish, Publisher, topology};
 use celeriac::protocol::canvas::Canvas;
-use celeriac::protocol::join::{Open, Parent, Record, body_id};
+use celeriac::protocol::join::{Open, Parent, Record, Reference, body_id};
 use celeriac::protocol::{Exception, Map, Message, Properties, Serializer, TaskState, Value};
 use serde_json::json;
 use xtask::FetchedMessage;
@@ -186,6 +186,40 @@ fn protocol_message(fetched: &FetchedMessage) -> Message {
         ..Properties::default()
     };
     Message { properties, body: fetched.payload.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_nobody_can_gather_are_deleted() {
+    let bundle = Bundle::joining("chord-ungathered").await;
+    let worker = bundle.worker().await;
+    let queue = topology::park_queue("ungathered");
+    let path = ["queues", bundle.vhost.name(), &*queue];
+    bundle.vhost.management().put(&path, &json!({"durable": true})).unwrap();
+    let Begun { opens, .. } = bundle.begin(sums(1, total())).await;
+    bundle.reports(1);
+    bundle.vhost.purge(CALLER).unwrap();
+    let open = Open {
+        chord: "ungathered".to_owned(),
+        body: None,
+        reply_to: Some(CALLER.to_owned()),
+        park_ms: Some(60_000),
+        ..opens[0].clone()
+    };
+    let reference = Record::Ref {
+        chord: open.chord.clone(),
+        index: 0.into(),
+        adds: 0,
+        task_id: "t".to_owned(),
+        reference: Reference { execution: "x".to_owned(), bytes: 9 },
+    };
+    let records = [Record::Open(Box::new(open.clone())), reference];
+    bundle.log(records.into_iter().map(|record| (record, &*open.route))).await;
+    let report = bundle.reports(1).remove(0);
+    assert_eq!((&*report.task_id, report.status), ("ungathered", TaskState::Failure));
+    let gone = || bundle.vhost.queue_depth(&queue).is_err().then_some(());
+    xtask::wait_until("the values are deleted", PATIENCE, gone).unwrap();
+    bundle.nothing_is_left();
+    stop(worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

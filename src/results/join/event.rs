@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use super::list::has_references;
 use crate::protocol::Error;
 use crate::protocol::join::{Failure, Inspection, Open, Place, Record, Reference};
 
@@ -172,11 +171,6 @@ impl Outcome {
             | Self::Expired { open, .. }
             | Self::Cancelled { open, .. } => open,
         }
-    }
-
-    /// Whether its body has to gather values that are parked.
-    pub(crate) fn needs_parked(&self) -> bool {
-        matches!(self, Self::Complete { parts, .. } if has_references(parts))
     }
 
     /// The word for logs and counters.

@@ -25,6 +25,7 @@ use crate::protocol::{Exception, ResultMeta, Serializer};
 use crate::results::join::Outcome;
 use crate::task::Request;
 use crate::worker::effect::{Effect, Kind, Verdict};
+use crate::worker::gather;
 use crate::worker::report::report;
 use crate::worker::scribe::Scribe;
 use crate::worker::settle;
@@ -130,11 +131,12 @@ impl<'a> Firings<'a> {
 
     /// Begins an outcome: the steps to publish, or `None` if nothing follows from it.
     pub(super) fn fire(&mut self, chord: &Arc<str>, outcome: &Outcome) -> Option<Vec<Step>> {
-        if !outcome.needs_parked() {
-            self.delete_parked(outcome.open());
-        }
         let scribe = Scribe::of(&self.shard.crew);
         let mut following = outcome::following(outcome, &scribe);
+        // The list of a complete chord may be one that cannot be sent.
+        if !following.calls.iter().any(|call| gather::refers(&call.publish.message)) {
+            self.delete_parked(outcome.open());
+        }
         let mut now = std::mem::take(&mut following.opens);
         let mut later: Vec<_> = following.into_effects().collect();
         if now.is_empty() {
@@ -269,6 +271,10 @@ impl<'a> Firings<'a> {
         error!(chord = &*step.chord, error = %failed, "a message of an outcome cannot be sent");
         let Some(firing) = self.firings.get_mut(&step.chord) else { return Progress::Under };
         let crew = &self.shard.crew;
+        if gather::refers(&step.effect.publish.message) {
+            let (connection, chord) = (self.shard.connection.clone(), step.chord.to_string());
+            crew.deletions.of_unused(connection, chord);
+        }
         let instead = settle::instead(&step.effect, failed, &mut firing.later, crew);
         if instead.is_empty() {
             return self.confirmed(step);
