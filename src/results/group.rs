@@ -56,7 +56,17 @@ impl<Out> GroupResult<Out> {
         self.parent.take()
     }
 
-    /// How many tasks have succeeded.
+    /// Whether no task of the group reports to this client, so that nothing is ever known here of
+    /// how far the group is: it is the header of a chord that was not asked for `header_results`.
+    /// [`Client::inspect_chord`](crate::Client::inspect_chord) with the [`id`](Self::id) of the
+    /// group asks the joiner instead.
+    pub fn ignored(&self) -> bool {
+        let mut tasks = Vec::new();
+        leaves(&self.members, &mut tasks);
+        !tasks.is_empty() && tasks.iter().all(AsyncResult::ignored)
+    }
+
+    /// How many tasks have succeeded. Of tasks that do not [report](Self::ignored), none has.
     pub fn completed_count(&self) -> usize {
         self.count(&|state| *state == TaskState::Success)
     }
@@ -91,7 +101,7 @@ impl<Out> GroupResult<Out> {
         self.len() == 0
     }
 
-    /// Follows how many tasks have ended.
+    /// Follows how many tasks have ended, of those that [report](Self::ignored).
     ///
     /// ```no_run
     /// # async fn example(group: celeriac::GroupResult) {
@@ -105,11 +115,9 @@ impl<Out> GroupResult<Out> {
     pub fn progress(&self) -> GroupProgress {
         let mut tasks = Vec::new();
         leaves(&self.members, &mut tasks);
+        tasks.retain(|task| !task.ignored());
         let wait = |task: AsyncResult| -> BoxFuture<'static, bool> {
-            Box::pin(async move {
-                let value = task.value().await;
-                !matches!(value, Err(ResultError::Closed { .. } | ResultError::Ignored { .. }))
-            })
+            Box::pin(async move { !matches!(task.ended().await, Err(ResultError::Closed { .. })) })
         };
         GroupProgress { waiting: tasks.into_iter().map(wait).collect(), ended: 0 }
     }

@@ -56,17 +56,22 @@ impl<T> AsyncResult<T> {
     ///
     /// As in Celery, `PENDING` also stands for a task that nobody knows.
     pub fn state(&self) -> TaskState {
-        self.latest().map_or(TaskState::Pending, |meta| meta.status)
+        self.look(|meta| meta.status.clone()).unwrap_or(TaskState::Pending)
     }
 
     /// Whether the task has ended: `SUCCESS`, `FAILURE` or `REVOKED`.
     pub fn ready(&self) -> bool {
-        self.state().is_ready()
+        self.look(|meta| meta.status.is_ready()).unwrap_or(false)
     }
 
     /// The latest report with everything in it.
     pub fn latest(&self) -> Option<ResultMeta> {
-        self.registration.as_ref()?.slot().known().latest.clone()
+        self.look(Clone::clone)
+    }
+
+    /// Looks at the latest report where it is: its value may be large.
+    fn look<R>(&self, at: impl FnOnce(&ResultMeta) -> R) -> Option<R> {
+        self.registration.as_ref()?.slot().known().latest.as_ref().map(at)
     }
 
     /// Follows the task: every state that is reported from now on, the final one last.
@@ -117,7 +122,7 @@ impl<T> AsyncResult<T> {
     }
 
     /// Waits for the final report.
-    async fn ended(&self) -> Result<ResultMeta, ResultError> {
+    pub(super) async fn ended(&self) -> Result<ResultMeta, ResultError> {
         let Some(registration) = &self.registration else {
             return Err(ResultError::Ignored { task_id: self.task_id.to_string() });
         };
