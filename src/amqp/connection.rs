@@ -312,6 +312,16 @@ impl Connection {
         }
     }
 
+    /// How many channels the broker allows on this connection.
+    ///
+    /// # Errors
+    /// When the connection has ended. Waits while it is lost.
+    pub(crate) async fn channels_max(&self) -> Result<u16, Error> {
+        let max = self.live(0).await?.connection.configuration().channel_max();
+        // No limit is the protocol's.
+        Ok(if max == 0 { u16::MAX } else { max })
+    }
+
     /// Deletes the queue `name` with all that it holds, and no longer declares it after a
     /// reconnect. Fine when it does not exist.
     ///

@@ -26,6 +26,7 @@ mod half_open;
 mod lineage;
 mod liveness;
 mod parked;
+mod parking;
 mod permits;
 mod priorities;
 mod probe;

@@ -31,7 +31,7 @@ Exit codes:
   2  wrong options or settings
   3  the broker cannot be reached, or was lost: some of what was dropped may still be parked
   5  no such queue, some messages could not be sent and are still parked, or some could not be
-     looked at, because others hold them";
+     looked at, because others hold them or there are too many";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DlqCommand {

@@ -63,7 +63,7 @@ fn filter(which: &WhichArgs) -> Filter {
 async fn list(common: &Common, which: &WhichArgs) -> Result<Exit, Failure> {
     let output = Output::new(common.json);
     let limit = which.limit.unwrap_or(LISTED);
-    let mut rounds = Rounds::begin(common, &which.queue, filter(which), Some(limit)).await?;
+    let mut rounds = Rounds::look(common, &which.queue, filter(which), Some(limit)).await?;
     rounds
         .each(|parked, _, bar| {
             bar.suspend(|| output.show(|| picture::line(parked), || parked.summary()));
@@ -83,21 +83,29 @@ async fn list(common: &Common, which: &WhichArgs) -> Result<Exit, Failure> {
 async fn show(common: &Common, id: &str, queues: &[String]) -> Result<Exit, Failure> {
     let output = Output::new(common.json);
     let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
-    let mut rounds = Rounds::begin(common, queues, filter, None).await?;
+    let mut rounds = Rounds::look(common, queues, filter, None).await?;
     rounds
         .each(|parked, _, bar| {
             bar.suspend(|| output.show(|| picture::whole(&parked.export()), || parked.export()));
             Fate::Keep
         })
         .await?;
-    let found = rounds.matching();
+    let (found, unseen) = (rounds.matching(), rounds.tally().unseen);
     rounds.end().await?;
-    if found > 0 {
-        return Ok(Exit::Success);
+    if found > 0 { Ok(Exit::Success) } else { Err(not_shown(id, unseen)) }
+}
+
+/// No message was found: which means that there is none only if all were looked at.
+fn not_shown(id: &str, unseen: u64) -> Failure {
+    if unseen == 0 {
+        let message =
+            format!("no message with the id {id} is parked in the queues that were looked at");
+        return Failure { exit: Exit::TaskFailed, message };
     }
-    let message =
-        format!("no message with the id {id} is parked in the queues that were looked at");
-    Err(Failure { exit: Exit::TaskFailed, message })
+    let message = format!(
+        "no message with the id {id} was among those that were looked at, but {unseen} were not"
+    );
+    Failure { exit: Exit::NotSent, message }
 }
 
 async fn requeue(common: &Common, which: &WhichArgs, to: Option<&str>) -> Result<Exit, Failure> {
@@ -166,7 +174,7 @@ async fn export(common: &Common, which: &WhichArgs, path: Option<&Path>) -> Resu
         })?)),
         None => Box::new(io::stdout()),
     };
-    let mut rounds = Rounds::begin(common, &which.queue, filter(which), which.limit).await?;
+    let mut rounds = Rounds::look(common, &which.queue, filter(which), which.limit).await?;
     let mut written: io::Result<()> = Ok(());
     rounds
         .each(|parked, _, _| {
@@ -203,4 +211,17 @@ async fn connect(common: &Common) -> Result<(celeriac::Config, DeadLetters), Fai
     let config = connect::config(common)?;
     let letters = DeadLetters::connect(&config).await;
     Ok((config, letters.map_err(|error| connect::not_connected(&error))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_said_to_be_nowhere_only_if_all_were_looked_at() {
+        assert_eq!(not_shown("x", 0).exit, Exit::TaskFailed);
+        let unsure = not_shown("x", 7);
+        assert_eq!(unsure.exit, Exit::NotSent);
+        assert!(unsure.message.contains("but 7 were not"), "{}", unsure.message);
+    }
 }

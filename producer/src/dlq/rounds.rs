@@ -35,6 +35,26 @@ impl Rounds {
         filter: Filter,
         limit: Option<u64>,
     ) -> Result<Self, Failure> {
+        Self::open(common, queues, filter, limit, |parking| parking).await
+    }
+
+    /// The same for those who keep every message.
+    pub(super) async fn look(
+        common: &Common,
+        queues: &[String],
+        filter: Filter,
+        limit: Option<u64>,
+    ) -> Result<Self, Failure> {
+        Self::open(common, queues, filter, limit, Parking::only_look).await
+    }
+
+    async fn open(
+        common: &Common,
+        queues: &[String],
+        filter: Filter,
+        limit: Option<u64>,
+        how: fn(Parking) -> Parking,
+    ) -> Result<Self, Failure> {
         let (config, letters) = connect(common).await?;
         let mut names: Vec<String> =
             queues.iter().map(|name| DeadLetters::parking_queue_of(name)).collect();
@@ -46,7 +66,7 @@ impl Rounds {
         let mut opened = Vec::new();
         for name in names {
             match letters.open(&name).await.map_err(|error| lost(&error))? {
-                Some(parking) => opened.push(parking),
+                Some(parking) => opened.push(how(parking)),
                 None if queues.is_empty() => {}
                 None => {
                     let message = format!("there is no queue '{name}'");
@@ -101,14 +121,9 @@ impl Rounds {
             tally.dropped += done.dropped;
             tally.failed += done.failed;
             if done.unseen > 0 && !is_enough(*matching) {
-                let (queue, unseen) = (parking.queue(), done.unseen);
-                bar.suspend(|| {
-                    complain(&format!(
-                        "{unseen} messages of {queue} were not looked at: others hold them or \
-                         have handled them, or there are too many at once; run this again"
-                    ));
-                });
-                tally.unseen += unseen;
+                let why = unseen(parking.queue(), &done);
+                bar.suspend(|| complain(&why));
+                tally.unseen += done.unseen;
             }
         }
         Ok(())
@@ -146,6 +161,23 @@ impl Rounds {
             _ if self.tally.unseen > 0 => Ok(Exit::NotSent),
             _ => Ok(Exit::Success),
         }
+    }
+}
+
+/// Why messages of `queue` were not looked at, and what helps.
+fn unseen(queue: &str, done: &Tally) -> String {
+    let Tally { seen, unseen, is_full, .. } = done;
+    if *is_full {
+        format!(
+            "{unseen} messages of {queue} were not looked at: no more than {} that stay can be \
+             held at once; requeue or drop some of those in front of them first",
+            seen.saturating_sub(done.requeued).saturating_sub(done.dropped)
+        )
+    } else {
+        format!(
+            "{unseen} messages of {queue} were not looked at: others hold them or have handled \
+             them; run this again"
+        )
     }
 }
 

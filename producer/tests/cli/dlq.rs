@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use celeriac::amqp::{Connection, ConnectionOptions};
 use serde_json::json;
 use xtask::QueueDepth;
 
@@ -150,4 +151,157 @@ fn of_two_people_at_once_each_message_is_handled_by_one() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), COUNT);
+}
+
+/// An empty queue of calls and its parking queue.
+fn queues(setup: &Setup, name: &str) {
+    for name in [name.to_owned(), format!("{name}.dead")] {
+        let spec = json!({"durable": true, "arguments": {"x-queue-type": "quorum"}});
+        setup.vhost.management().put(&["queues", setup.vhost.name(), &name], &spec).unwrap();
+    }
+}
+
+/// Sends `count` calls of `task` to the queue `name`, with the ids `<task>-0` and so on.
+fn send(setup: &Setup, name: &str, task: &str, count: usize) {
+    let line =
+        |at| format!("{{\"task\": \"{task}\", \"options\": {{\"task_id\": \"{task}-{at}\"}}}}\n");
+    let lines: String = (0..count).map(line).collect();
+    let sent = setup.celeriac(&["call", "--from", "-", "-Q", name], &lines);
+    assert_eq!(sent.code, Some(0), "{sent:?}");
+}
+
+fn ids(setup: &Setup, queue: &str) -> Vec<String> {
+    let id = |message: &xtask::FetchedMessage| {
+        message.header("id").unwrap().as_str().unwrap().to_owned()
+    };
+    let mut ids: Vec<String> = setup.vhost.messages(queue).unwrap().iter().map(id).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_message_behind_many_others_is_found() {
+    const COUNT: usize = 11_000;
+    let setup = setup("dlq-many");
+    queues(&setup, "many");
+    send(&setup, "many.dead", "a", COUNT);
+    send(&setup, "many.dead", "b", 1);
+    depth(&setup, "many.dead", COUNT + 1);
+    let run = setup.celeriac(&["dlq", "show", "b-0", "-Q", "many"], "");
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let run = setup.celeriac(&["dlq", "export", "-Q", "many"], "");
+    assert_eq!((run.code, run.stdout.lines().count()), (Some(0), COUNT + 1), "{}", run.stderr);
+    let run = setup.celeriac(&["dlq", "requeue", "--task", "b", "-Q", "many"], "");
+    assert_eq!((run.code, &*run.stdout), (Some(0), "1 requeued\n"), "{run:?}");
+    depth(&setup, "many", 1);
+    depth(&setup, "many.dead", COUNT);
+}
+
+#[test]
+fn every_command_takes_reasons_and_ages() {
+    let setup = setup("dlq-filters");
+    let hours_ago =
+        |hours: u64| jiff::Timestamp::now() - std::time::Duration::from_secs(3600 * hours);
+    let filters = [
+        (&["--reason", "body"][..], vec!["new"]),
+        (&["--older-than", "1h"], vec!["old", "older"]),
+        (&["--newer-than", "3h"], vec!["new", "old"]),
+        (&["--older-than", "1h", "--newer-than", "3h"], vec!["old"]),
+        (&["--reason", "rejected", "--older-than", "3h"], vec!["older"]),
+        (&["--reason", "body", "--older-than", "1h"], vec![]),
+    ];
+    for at in 0..filters.len() {
+        let name = format!("filters{at}");
+        queues(&setup, &name);
+        let all = [("new", "body", 0), ("old", "rejected", 2), ("older", "rejected", 5)];
+        for (id, reason, hours) in all {
+            let time = hours_ago(hours).to_string();
+            let headers = json!({"task": "t", "id": id, "lang": "py", "dead_reason": reason,
+                "dead_time": time, "dead_queue": name});
+            let properties = json!({"content_type": "application/json", "headers": headers});
+            let parking = format!("{name}.dead");
+            assert!(setup.vhost.publish("", &parking, &properties, b"[[], {}, {}]").unwrap());
+        }
+    }
+    for (at, (filter, taken)) in filters.into_iter().enumerate() {
+        let name = format!("filters{at}");
+        depth(&setup, &format!("{name}.dead"), 3);
+        let dlq = |verb: &[&str]| {
+            let run = setup.celeriac(&[&["dlq"], verb, &["-Q", &name], filter].concat(), "");
+            assert_eq!(run.code, Some(0), "{filter:?} {run:?}");
+            run
+        };
+        let exported = objects(&dlq(&["export"]).stdout);
+        let exported: Vec<_> = exported.iter().map(|it| it["id"].as_str().unwrap()).collect();
+        assert_eq!(exported, taken, "{filter:?}");
+        dlq(&["requeue"]);
+        assert_eq!(ids(&setup, &name), taken, "{filter:?}");
+        // What was not meant is still parked.
+        let back = setup.celeriac(&["dlq", "list", "--json", "-Q", &name], "");
+        assert_eq!(objects(&back.stdout).len(), 3 - taken.len(), "{back:?}");
+    }
+}
+
+#[test]
+fn what_is_dropped_is_chosen_by_reasons_and_ages_too() {
+    let setup = setup("dlq-drop-filters");
+    queues(&setup, "drops");
+    let now = jiff::Timestamp::now();
+    for (id, reason, hours) in [("new", "body", 0), ("old", "body", 2), ("other", "rejected", 2)] {
+        let time = (now - std::time::Duration::from_secs(3600 * hours)).to_string();
+        let headers = json!({"task": "t", "id": id, "lang": "py", "dead_reason": reason,
+            "dead_time": time, "dead_queue": "drops"});
+        let properties = json!({"content_type": "application/json", "headers": headers});
+        assert!(setup.vhost.publish("", "drops.dead", &properties, b"[[], {}, {}]").unwrap());
+    }
+    depth(&setup, "drops.dead", 3);
+    let drop = |filter: &[&str]| {
+        setup.celeriac(&[&["dlq", "drop", "--yes", "-Q", "drops"], filter].concat(), "").stdout
+    };
+    assert_eq!(drop(&["--reason", "body", "--older-than", "3h"]), "0 dropped\n");
+    assert_eq!(drop(&["--reason", "body", "--older-than", "1h"]), "1 dropped\n");
+    depth(&setup, "drops.dead", 2);
+    assert_eq!(drop(&["--newer-than", "1h"]), "1 dropped\n");
+    depth(&setup, "drops.dead", 1);
+    assert_eq!(ids(&setup, "drops.dead"), ["other"]);
+}
+
+/// Waits until a message is in the queue, and asks the broker itself, which knows it at once.
+fn some_are_there(setup: &Setup, queue: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let options = ConnectionOptions {
+        urls: vec![setup.url.parse().unwrap()],
+        ..ConnectionOptions::default()
+    };
+    let there = async {
+        let connection = Connection::open(options).await.unwrap();
+        while connection.queue_depth(queue).await.unwrap() == Some(0) {}
+    };
+    runtime.block_on(async { tokio::time::timeout(SOON, there).await }).unwrap();
+}
+
+#[test]
+fn a_requeue_that_is_killed_loses_nothing() {
+    const COUNT: usize = 5000;
+    let setup = setup("dlq-killed");
+    queues(&setup, "killed");
+    send(&setup, "killed.dead", "t", COUNT);
+    depth(&setup, "killed.dead", COUNT);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_celeriac"));
+    command.args(["dlq", "requeue", "--all", "-Q", "killed"]);
+    let mut requeue =
+        xtask::Spawned::start(command.env("CELERIAC_BROKER_URL", &setup.url)).unwrap();
+    some_are_there(&setup, "killed");
+    let status = requeue.kill_9().unwrap();
+    assert!(!status.success(), "it had ended: {}", requeue.output());
+    let idle = || setup.vhost.queue_depth("killed.dead").ok().filter(|depth| depth.unacked == 0);
+    setup.vhost.wait_until("what it held is back", idle).unwrap();
+    let (again, parked) = (ids(&setup, "killed"), ids(&setup, "killed.dead"));
+    let mut all: Vec<_> = again.iter().chain(&parked).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), COUNT, "{} requeued, {} parked", again.len(), parked.len());
+    let rest = setup.celeriac(&["dlq", "requeue", "--all", "-Q", "killed"], "");
+    assert_eq!(rest.code, Some(0), "{rest:?}");
+    depth(&setup, "killed.dead", 0);
 }

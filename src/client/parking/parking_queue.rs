@@ -1,13 +1,17 @@
 //! Going through one parking queue.
 //!
 //! Messages that are kept stay unacked until the end, spread over channels of some hundred each,
-//! because the broker pays for every ack with the number of older unacked deliveries of a channel.
-//! Their bodies are forgotten at once. **Invariants:** no more messages are looked at than were
-//! there at the beginning, so that a message which comes back at once is not handled twice. A
-//! message that is sent again is acked after the confirm.
+//! because the broker pays for every ack with the number of older unacked deliveries of a channel;
+//! who acks none takes far more of them on each. Their bodies are forgotten at once.
+//! **Invariants:** no more messages are looked at than were there at the beginning, so that a
+//! message which comes back at once is not handled twice. A message that is sent again is acked
+//! after the confirm.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Parked;
 use crate::amqp::{
@@ -17,8 +21,8 @@ use crate::amqp::{
 /// Messages that are held on one channel.
 const LANE_MAX: u16 = 500;
 
-/// Channels that are used at most.
-const LANES_MAX: usize = 120;
+/// The same if none of them is settled.
+const LOOK_LANE_MAX: u16 = 10_000;
 
 /// How long a queue may deliver nothing before it is asked whether it is empty.
 const IDLE: Duration = Duration::from_millis(300);
@@ -28,6 +32,10 @@ const IDLES_MAX: u32 = 20;
 
 /// How often in a row it has to say that it is empty: one that is busy may say so, too.
 const EMPTY_MAX: u32 = 3;
+
+/// How long a command waits at its end for the queue to have back what it held: the broker gives
+/// it back in its own time, and the next command should find it.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// What is to become of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,16 +69,22 @@ pub struct Tally {
     /// Messages that could not be sent, and are still there.
     pub failed: u64,
     /// Messages that were there at the beginning and were not looked at, although nobody said
-    /// [`Fate::Stop`]: others hold them or have settled them, or more were held than is possible.
+    /// [`Fate::Stop`]: others hold them or have settled them, or no more could be held.
     pub unseen: u64,
+    /// As many are held as is possible, so that going through the queue ended there.
+    pub is_full: bool,
 }
 
 /// One parking queue that is being looked at. Dropping it gives everything back.
 #[derive(Debug)]
 pub struct Parking {
     connection: Connection,
+    /// Channels that may still be used, by all queues.
+    channels: Arc<Semaphore>,
     queue: String,
     total: u64,
+    /// Messages on each lane.
+    lane_max: u16,
     lanes: Vec<Lane>,
     tally: Tally,
 }
@@ -82,11 +96,13 @@ struct Lane {
     kept: u16,
     /// Messages that are being sent, by the number of their publish.
     sending: HashMap<u64, u64>,
+    _channel: OwnedSemaphorePermit,
 }
 
 impl Parking {
     pub(super) async fn open(
         connection: &Connection,
+        channels: &Arc<Semaphore>,
         queue: &str,
     ) -> Result<Option<Self>, amqp::Error> {
         let Some(mut depth) = connection.queue_depth(queue).await? else { return Ok(None) };
@@ -95,9 +111,23 @@ impl Parking {
             tokio::time::sleep(IDLE).await;
             depth = connection.queue_depth(queue).await?.unwrap_or(0);
         }
-        let (connection, queue) = (connection.clone(), queue.to_owned());
-        let (lanes, tally) = (Vec::new(), Tally::default());
-        Ok(Some(Self { connection, queue, total: depth.into(), lanes, tally }))
+        Ok(Some(Self {
+            connection: connection.clone(),
+            channels: Arc::clone(channels),
+            queue: queue.to_owned(),
+            total: depth.into(),
+            lane_max: LANE_MAX,
+            lanes: Vec::new(),
+            tally: Tally::default(),
+        }))
+    }
+
+    /// For those who keep every message: far more of them can be held. Settling some all the same
+    /// costs the broker more.
+    #[must_use]
+    pub fn only_look(mut self) -> Self {
+        self.lane_max = LOOK_LANE_MAX;
+        self
     }
 
     /// The name of the queue.
@@ -123,11 +153,12 @@ impl Parking {
         let (mut idles, mut empty, mut stopped, mut events) = (0, 0, false, Vec::new());
         while self.tally.seen < self.total && !stopped && idles < IDLES_MAX {
             // Nothing is being sent on a channel that is full of what is kept.
-            if self.lanes.last().is_none_or(|lane| lane.kept >= LANE_MAX) {
-                if self.lanes.len() >= LANES_MAX {
+            if self.lanes.last().is_none_or(|lane| lane.kept >= self.lane_max) {
+                let Ok(channel) = Arc::clone(&self.channels).try_acquire_owned() else {
+                    self.tally.is_full = true;
                     break;
-                }
-                self.add_lane().await?;
+                };
+                self.add_lane(channel).await?;
             }
             let Some(lane) = self.lanes.last_mut() else { break };
             match tokio::time::timeout(IDLE, lane.session.next(&mut events)).await {
@@ -172,23 +203,30 @@ impl Parking {
     /// When the connection was lost before: then any message that was dropped may still be there.
     pub async fn close(self) -> Result<Tally, amqp::Error> {
         let mut closed = Ok(self.tally);
+        let Tally { seen, requeued, dropped, .. } = self.tally;
+        let held = seen.saturating_sub(requeued).saturating_sub(dropped);
         for lane in self.lanes {
             if let Err(error) = lane.session.close().await {
                 closed = Err(error);
             }
         }
+        if closed.is_ok() {
+            // It is back, or others have taken it by now.
+            let back = is_back(&self.connection, &self.queue, held);
+            let _ = tokio::time::timeout(RETURN, back).await;
+        }
         closed
     }
 
-    async fn add_lane(&mut self) -> Result<(), amqp::Error> {
+    async fn add_lane(&mut self, channel: OwnedSemaphorePermit) -> Result<(), amqp::Error> {
         let options = SessionOptions {
             queue: self.queue.clone(),
-            prefetch: LANE_MAX,
+            prefetch: self.lane_max,
             tag: "dlq".to_owned(),
             ..SessionOptions::default()
         };
         let session = Session::open(&self.connection, &options).await?;
-        self.lanes.push(Lane { session, kept: 0, sending: HashMap::new() });
+        self.lanes.push(Lane { session, kept: 0, sending: HashMap::new(), _channel: channel });
         Ok(())
     }
 
@@ -251,5 +289,14 @@ impl Parking {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits until at least `held` messages wait in `queue`.
+async fn is_back(connection: &Connection, queue: &str, held: u64) {
+    while let Ok(Some(depth)) = connection.queue_depth(queue).await
+        && u64::from(depth) < held
+    {
+        tokio::time::sleep(IDLE / 3).await;
     }
 }
