@@ -63,7 +63,15 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
         AnyResult::Task(_) => "task",
         AnyResult::Group(_) => "group",
     };
-    let sentence = || format!("sent a workflow; its result is that of {kind} {}", result.id());
+    let sentence = || {
+        let of = chord_of(&result).map(|id| format!(", of chord {id}")).unwrap_or_default();
+        format!("sent a workflow; its result is that of {kind} {}{of}", result.id())
+    };
+    let states = || match how.wait {
+        true => tasks.iter().map(|task| (task.id().to_owned(), task.state())).collect(),
+        false => HashMap::new(),
+    };
+    let drawing = |format| graph::draw(&Graph::of(&frozen).with_states(&states()), format);
     let mut exit = Exit::Success;
     if how.wait {
         output.show_to_people(sentence);
@@ -75,20 +83,20 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
                 let mut object = object(&result, outcome.status());
                 outcome.add_to(&mut object);
                 object.push("tasks", tasks.iter().map(task_object).collect::<Vec<_>>());
+                add_drawing(&mut object, how.graph.map(drawing));
                 object
             },
         );
         exit = outcome.exit();
     } else {
-        output.show(sentence, || object(&result, "SENT"));
+        output.show(sentence, || {
+            let mut object = object(&result, "SENT");
+            add_drawing(&mut object, how.graph.map(drawing));
+            object
+        });
     }
-    if let Some(format) = how.graph {
-        let states: HashMap<String, TaskState> = if how.wait {
-            tasks.iter().map(|task| (task.id().to_owned(), task.state())).collect()
-        } else {
-            HashMap::new()
-        };
-        graph::show(&Graph::of(&frozen).with_states(&states), format);
+    if let Some(format) = how.graph.filter(|_| !common.json) {
+        graph::show(&drawing(format));
     }
     client.close().await;
     Ok(exit)
@@ -152,7 +160,25 @@ fn object(result: &AnyResult, status: &str) -> Map {
     };
     object.push(key, result.id());
     object.push("status", status);
+    if let Some(chord) = chord_of(result) {
+        object.push("chord_id", chord);
+    }
     object
+}
+
+/// Standard output has one object in each line then, and nothing else.
+fn add_drawing(object: &mut Map, drawing: Option<String>) {
+    if let Some(drawing) = drawing {
+        object.push("graph", drawing);
+    }
+}
+
+/// The id of the chord that the result is the body's of.
+fn chord_of(result: &AnyResult) -> Option<&str> {
+    match result.parent() {
+        Some(AnyResult::Group(header)) => Some(header.id()),
+        _ => None,
+    }
 }
 
 fn task_object(task: &AsyncResult) -> Value {

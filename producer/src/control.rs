@@ -1,6 +1,6 @@
 //! `control`, `inspect` and `revoke`: commands to workers, and what they reply.
 
-use celeriac::client::{Control, ControlError, NodeReply};
+use celeriac::client::{ChordError, Control, ControlError, NodeReply};
 use celeriac::protocol::control::{Mark, Matcher, Revocation};
 use celeriac::protocol::{Map, Value};
 use celeriac::{Client, cli};
@@ -54,6 +54,13 @@ pub(crate) async fn inspect(common: &Common, args: &InspectArgs) -> Result<Exit,
 pub(crate) async fn revoke(common: &Common, args: &RevokeArgs) -> Result<Exit, Failure> {
     let config = connect::config(common)?;
     let client = connect::client(&config).await?;
+    if args.chord {
+        let cancelled = cancel(&client, &args.ids).await;
+        client.close().await;
+        cancelled?;
+        Output::new(common.json).show_to_people(|| "cancelled".to_owned());
+        return Ok(Exit::Success);
+    }
     let mark = match (args.root, args.group) {
         (true, _) => Mark::Root,
         (_, true) => Mark::Group,
@@ -80,6 +87,21 @@ pub(crate) async fn revoke(common: &Common, args: &RevokeArgs) -> Result<Exit, F
     }
     client.close().await;
     Ok(exit)
+}
+
+/// Cancels chords, unless they have ended.
+async fn cancel(client: &Client, chords: &[String]) -> Result<(), Failure> {
+    for chord in chords {
+        let cancelled = client.cancel_chord(chord, "revoked with celeriac revoke", false).await;
+        cancelled.map_err(|error| {
+            let exit = match error {
+                ChordError::Id { .. } => Exit::Usage,
+                _ => Exit::NotSent,
+            };
+            Failure::new(exit, &error)
+        })?;
+    }
+    Ok(())
 }
 
 fn aimed(client: &Client, target: &Target) -> Control {

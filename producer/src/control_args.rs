@@ -41,6 +41,7 @@ Examples:
   celeriac revoke --terminate --signal SIGKILL ID1 ID2
   celeriac revoke --root ID          whatever is left of a workflow, by its first task's id
   celeriac revoke --group ID         the tasks of a group, or of the header of a chord
+  celeriac revoke --chord ID         a chord: its parts, and its body, whose caller gets REVOKED
   celeriac revoke --stamp tenant=acme
 
 Exit codes:
@@ -228,7 +229,7 @@ pub(crate) enum InspectCommand {
 /// What to revoke, and how.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeArgs {
-    /// Ids of tasks, or of what --root and --group say.
+    /// Ids of tasks, or of what --root, --group and --chord say.
     #[arg(required_unless_present = "stamps")]
     pub(crate) ids: Vec<String>,
 
@@ -247,6 +248,11 @@ pub(crate) struct RevokeArgs {
     /// The ids are those of groups, or of the headers of chords.
     #[arg(long)]
     pub(crate) group: bool,
+
+    /// The ids are those of chords, which `celeriac chord` tells. No worker needs to run.
+    #[arg(long, conflicts_with_all = ["root", "group", "terminate", "stamps", "destination",
+        "pattern"])]
+    pub(crate) chord: bool,
 
     /// Whatever has this stamp, NAME=VALUE; repeatable.
     #[arg(long = "stamp", value_name = "NAME=VALUE", value_parser = stamp)]

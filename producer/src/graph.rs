@@ -15,16 +15,20 @@ pub(crate) fn run(args: &GraphArgs) -> Result<Exit, Failure> {
         (None, Some(path)) => workflow::open(path)?,
         (None, None) => return Err(Failure::usage("there is no workflow to draw")),
     };
-    show(&Graph::of(&signature), args.format);
+    show(&draw(&Graph::of(&signature), args.format));
     Ok(Exit::Success)
 }
 
-/// Writes a graph to standard output.
-pub(crate) fn show(graph: &Graph, format: GraphFormat) {
-    let text = match format {
+/// The text of a graph.
+pub(crate) fn draw(graph: &Graph, format: GraphFormat) -> String {
+    match format {
         GraphFormat::Mermaid => graph.to_mermaid(),
         GraphFormat::Dot => graph.to_dot(),
-    };
+    }
+}
+
+/// Writes a drawing to standard output.
+pub(crate) fn show(text: &str) {
     // A reader that went away has what it wanted.
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }

@@ -71,6 +71,19 @@ fn what_is_revoked_before_a_worker_starts_does_not_run() {
 }
 
 #[test]
+fn a_chord_that_is_revoked_never_calls_its_body() {
+    let setup = setup("cli-revoke-chord");
+    let chord = ["chord", "add(1, 1)", "add(2, 2)", "--body", "sum_task", "--json"];
+    let sent = setup.celeriac(&chord, "");
+    let id = objects(&sent.stdout)[0]["chord_id"].as_str().unwrap().to_owned();
+    let revoked = setup.celeriac(&["revoke", "--chord", &id], "");
+    assert_eq!((revoked.code, &*revoked.stdout), (Some(0), "cancelled\n"), "{revoked:?}");
+    let worker = setup.worker();
+    let line = worker.wait_for_line("chord is cancelled", crate::setup::SOON).unwrap();
+    assert!(line.contains(&id), "{line}");
+}
+
+#[test]
 fn commands_that_make_no_sense_are_refused() {
     for args in [
         &["control"][..],
@@ -81,6 +94,7 @@ fn commands_that_make_no_sense_are_refused() {
         &["inspect", "query_task"],
         &["revoke"],
         &["revoke", "x", "--root", "--group"],
+        &["revoke", "x", "--chord", "--terminate"],
         &["revoke", "x", "--signal", "SIGKILL"],
         &["revoke", "--stamp", "tenant"],
     ] {

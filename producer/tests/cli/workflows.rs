@@ -77,6 +77,43 @@ fn a_failure_ends_the_run_and_is_drawn() {
 }
 
 #[test]
+fn a_drawing_is_a_part_of_the_object_if_objects_are_wanted() {
+    let setup = setup("drawn-json");
+    let args = ["chord", "add(1, 1)", "add(2, 2)", "--body", "sum_task", "--json"];
+    let sent = setup.celeriac(&[&args[..], &["--graph", "mermaid"]].concat(), "");
+    let objects = crate::setup::objects(&sent.stdout);
+    let [sent] = &objects[..] else { panic!("{sent:?}") };
+    assert!(sent["graph"].as_str().unwrap().starts_with("flowchart LR\n"), "{sent}");
+    let _worker = setup.worker();
+    let done = setup.celeriac(&[&args[..], &["--wait", "--graph", "dot"]].concat(), "");
+    let objects = crate::setup::objects(&done.stdout);
+    let drawing = objects.last().unwrap()["graph"].as_str().unwrap();
+    assert!(drawing.starts_with("digraph "), "{drawing}");
+    assert_eq!(drawing.matches(": SUCCESS").count(), 3, "{drawing}");
+}
+
+#[test]
+fn a_bar_counts_the_tasks_of_a_workflow_on_a_terminal() {
+    let setup = setup("bar");
+    let spawn = "import pty, sys; pty.spawn(sys.argv[1:])";
+    for (args, bar) in [
+        (&["group", "add(1, 1)", "add(2, 2)"][..], "0/2 tasks have ended"),
+        (&["chord", "add(1, 1)", "add(2, 2)", "--body", "sum_task"], "0/3 tasks have ended"),
+    ] {
+        let run = std::process::Command::new("python3")
+            .args(["-c", spawn, env!("CARGO_BIN_EXE_celeriac")])
+            .args(args)
+            .args(["--wait", "--timeout", "1s"])
+            .env("CELERIAC_BROKER_URL", &setup.url)
+            .env("TERM", "xterm")
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&run.stdout);
+        assert!(shown.contains(bar), "{shown}");
+    }
+}
+
+#[test]
 fn what_is_no_workflow_is_refused_before_a_broker_is_asked() {
     for (args, input, part) in [
         (&["chain", "add(2"][..], "", "'add(2' is not a workflow: ',' or ')' is missing"),
