@@ -10,6 +10,7 @@ mod bundle;
 mod canvas;
 mod chords;
 mod chords_faults;
+mod chords_order;
 mod control;
 mod dates;
 mod dead_letters;
