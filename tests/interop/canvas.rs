@@ -1,5 +1,7 @@
 //! Workflows that Python builds and both kinds of workers run: the checks are in `canvas.py`.
 
+use std::process::Command;
+
 use celeriac::amqp::QueueKind;
 use celeriac::client::Route;
 use celeriac::client::config::QueueSetting;
@@ -7,6 +9,7 @@ use celeriac::protocol::Serializer;
 use celeriac::worker::RunningWorker;
 use celeriac::{App, Config, Worker};
 use xtask::process::Spawned;
+use xtask::python::CHORDS_REQUIREMENTS;
 use xtask::vhost::QueueDepth;
 
 use crate::{CELERYS, OURS, PATIENCE, Setup};
@@ -17,20 +20,31 @@ const PYTHONS: &str = "python";
 /// Workers of both kinds on one broker, each with a queue of its own.
 pub(crate) struct Mixed {
     pub(crate) setup: Setup,
+    /// Where Celery counts the parts of its own chords, if it does.
+    backend: Option<String>,
     rust: RunningWorker,
     python: Spawned,
 }
 
 impl Mixed {
     pub(crate) async fn start(queue: &'static str, serializer: Serializer) -> Self {
+        Self::start_with(queue, serializer, None).await
+    }
+
+    /// The same with the URL of a backend that counts parts of chords.
+    pub(crate) async fn start_with(
+        queue: &'static str,
+        serializer: Serializer,
+        backend: Option<String>,
+    ) -> Self {
         let setup = Setup::new(queue, serializer);
         let rust = Worker::new(App::new(routed(&setup))).start().await.expect("worker starts");
-        let mut command = setup.python(&["-m", "celery", "-A", "proj", "worker", "-c", "1"]);
+        let arguments = ["-m", "celery", "-A", "proj", "worker", "-c", "1"];
+        let mut command = python(&setup, backend.as_deref(), &arguments);
         command.args(["-l", "info", "-Q", PYTHONS, "-n", "python@%h", "--pool", "solo"]);
-        let python = Spawned::start(command.env("INTEROP_MIXED", "1"));
-        let python = python.expect("the Python worker starts");
+        let python = Spawned::start(&mut command).expect("the Python worker starts");
         python.wait_for_line(" ready.", PATIENCE).expect("the Python worker is ready");
-        Self { setup, rust, python }
+        Self { setup, backend, rust, python }
     }
 
     /// Settings that route each task to the worker that has it.
@@ -45,8 +59,7 @@ impl Mixed {
 
     /// Runs a Python client, and gives what it has printed. It must end well.
     pub(crate) async fn run(&self, script: &str) -> String {
-        let mut client = self.setup.python(&[script]);
-        client.env("INTEROP_MIXED", "1");
+        let mut client = python(&self.setup, self.backend.as_deref(), &[script]);
         let output = tokio::task::spawn_blocking(move || client.output()).await;
         let output = output.expect("the thread ends").expect("Python starts");
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -101,6 +114,20 @@ impl Mixed {
             assert!(left.is_empty(), "{left:?}");
         }
     }
+}
+
+/// Python among both kinds of workers.
+fn python(setup: &Setup, backend: Option<&str>, arguments: &[&str]) -> Command {
+    let mut command = match backend {
+        None => setup.python(arguments),
+        Some(url) => {
+            let mut command = setup.python_with(&[CHORDS_REQUIREMENTS], arguments);
+            command.env("INTEROP_BACKEND", url);
+            command
+        }
+    };
+    command.env("INTEROP_MIXED", "1");
+    command
 }
 
 fn routed(setup: &Setup) -> Config {

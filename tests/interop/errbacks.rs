@@ -1,5 +1,5 @@
 //! How often errbacks are called, by Celery's worker and by ours: `errbacks.py` makes the workflows
-//! and says what the rules are.
+//! and says what the rules are; `errbacks_chords.py` makes chords, and both are compared.
 //!
 //! Each call of an errback has an id of its own. A failing task that our worker runs twice, because
 //! the broker has delivered it twice, calls the same ones again; so calls are told apart by their
@@ -13,9 +13,10 @@ use celeriac::protocol::Serializer;
 use celeriac::{Context, TaskError, TaskResult, task};
 use serde_json::Value;
 use tokio::sync::watch;
+use xtask::redis::Redis;
 
-use crate::OURS;
 use crate::canvas::Mixed;
+use crate::{OURS, PATIENCE};
 
 /// One run of an errback.
 #[derive(Clone, Debug)]
@@ -127,6 +128,48 @@ async fn errbacks_are_called_as_often_as_by_celery() {
     // Whatever was called too often is run, or left in a queue.
     mixed.stop().await;
     check(&output, has_reconnected);
+}
+
+/// How often each errback of a world was called, by its place.
+fn calls<'a>(seen: &'a Seen, world: &str) -> BTreeMap<&'a str, usize> {
+    let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for run in seen.of(&format!("{world} ")) {
+        let place = run.label.split(' ').nth(1).expect("a place");
+        ids.entry(place).or_default().insert(&run.id);
+    }
+    ids.into_iter().map(|(place, ids)| (place, ids.len())).collect()
+}
+
+/// The same chords by Celery, which counts their parts in Redis, and by us.
+#[tokio::test(flavor = "multi_thread")]
+async fn errbacks_of_chords_are_called_as_often_as_by_celery_with_redis() {
+    let redis = Redis::start().expect("Redis starts");
+    let mixed = Mixed::start_with(OURS, Serializer::Json, Some(redis.url())).await;
+    let output = mixed.run("errbacks_chords.py").await;
+    let told = output.lines().last().expect("a line of JSON");
+    let told: Value = serde_json::from_str(told).expect("JSON");
+    assert_eq!(told["again"], Value::Array(Vec::new()), "{output}");
+    let session = told["session"].as_str().expect("text");
+    let ended = told["ended"].as_u64().expect("a number") as usize;
+    let mut seen = SEEN.subscribe();
+    let (celerys, ours) = (format!("{session}-py"), format!("{session}-rs"));
+    let enough = |seen: &Seen| {
+        let called: BTreeSet<_> = seen.of(&celerys).map(|run| &run.id).collect();
+        seen.has(&ours, ended, called.len())
+    };
+    let all = tokio::time::timeout(PATIENCE, seen.wait_for(enough)).await.is_ok();
+    // Whatever was called too often is run, or left in a queue.
+    mixed.stop().await;
+    let seen = SEEN.borrow();
+    let shapes = told["shapes"].as_array().expect("a list").iter().enumerate();
+    let differ = shapes.filter_map(|(at, shape)| {
+        let calls = |of: &str| calls(&seen, &format!("{of}/{at}"));
+        let (celerys, ours) = (calls(&celerys), calls(&ours));
+        (celerys != ours).then(|| format!("{shape}: {ours:?}, by Celery {celerys:?}"))
+    });
+    let differ: Vec<_> = differ.collect();
+    assert!(differ.is_empty(), "{output}\n{}", differ.join("\n"));
+    assert!(all, "not all has run: {output}");
 }
 
 /// Cuts the worker's connections when some tasks have run, and then waits for ever.

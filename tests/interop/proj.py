@@ -11,7 +11,8 @@ from kombu import Exchange, Queue
 QUEUE = os.environ["INTEROP_QUEUE"]
 SERIALIZER = os.environ["INTEROP_SERIALIZER"]
 
-app = Celery("proj", broker=os.environ["INTEROP_BROKER"], backend="rpc://")
+BACKEND = os.environ.get("INTEROP_BACKEND", "rpc://")
+app = Celery("proj", broker=os.environ["INTEROP_BROKER"], backend=BACKEND)
 app.conf.update(
     task_serializer=SERIALIZER,
     result_serializer=SERIALIZER,
