@@ -162,6 +162,9 @@ fn unroutable(exchange: &str, routing_key: &str) -> String {
     }
 }
 
+/// The largest body that any broker takes unless told otherwise: RabbitMQ before 4.0.
+const BROKERS_MAX: usize = 128 << 20;
+
 /// Limits of a publisher.
 #[derive(Clone, Copy, Debug)]
 pub struct PublisherOptions {
@@ -201,6 +204,12 @@ impl Publisher {
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         tokio::spawn(Pipeline::new(connection.clone(), options, inbox).run());
         Self { jobs, message_max: options.message_max }
+    }
+
+    /// The same publisher, for what comes from elsewhere: a message that the broker has taken once
+    /// is handed on, given back or parked however small the limit of this program is.
+    pub(crate) fn relaying(&self) -> Self {
+        Self { jobs: self.jobs.clone(), message_max: self.message_max.max(BROKERS_MAX) }
     }
 
     /// Publishes one message and waits for its confirm, also while the connection is lost.

@@ -278,7 +278,7 @@ async fn publish(due: Due, crew: &Crew) -> Sent {
         .filter_map(|at| Some(Arc::clone(&round.get(at)?.publish)))
         .collect();
     let (mut next, mut behind) = (0.., publishes.len()..);
-    let burst = crew.client.publisher().hand_over::<Arc<Publish>>(publishes).await;
+    let burst = crew.client.publisher().relaying().hand_over::<Arc<Publish>>(publishes).await;
     // Who has to wait longer waits for a queue that is out of order, or with everybody else.
     let _ = tokio::time::timeout(CONFIRMS_WITHIN, burst.ended()).await;
     let mut unsent = BTreeMap::new();

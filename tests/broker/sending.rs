@@ -5,6 +5,7 @@ use std::time::Duration;
 use celeriac::client::canvas::Takes;
 use celeriac::protocol::CallOptions;
 use celeriac::{AnyResult, SendError, Signature, Value, Workflow, chord, group};
+use serde_json::json;
 
 use crate::bundle::{Bundle, PATIENCE, stop, within};
 use crate::tasks::{add, echo, total};
@@ -49,6 +50,32 @@ async fn a_message_over_the_limit_stops_the_workflow_before_anything_is_sent() {
         panic!("{error}")
     };
     bundle.wait_for_depth(0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_sent_is_answered_and_parked_whatever_a_worker_may_send() {
+    let change = |config: &mut celeriac::Config| config.broker_max_message_size = 100_000;
+    let bundle = Bundle::with("large-of-others", change).await;
+    let management = bundle.vhost.management();
+    let queue = ["queues", bundle.vhost.name(), "answers"];
+    management.put(&queue, &json!({ "durable": true })).unwrap();
+    let worker = bundle.worker().await;
+    let body = json!([["x".repeat(150_000)], {}, {}]).to_string();
+    for task in ["tests.echo", "tests.unheard_of"] {
+        let headers = json!({ "lang": "py", "task": task, "id": task });
+        let properties = json!({
+            "content_type": "application/json", "content_encoding": "utf-8", "headers": headers,
+            "correlation_id": task, "reply_to": "answers", "delivery_mode": 2,
+        });
+        assert!(bundle.vhost.publish("", "celeriac", &properties, body.as_bytes()).unwrap());
+    }
+    let holds = |queue: &str, ready| {
+        let depth = || bundle.vhost.queue_depth(queue).ok().filter(|it| it.ready == ready);
+        xtask::wait_until("messages are there", PATIENCE, depth).unwrap();
+    };
+    holds("celeriac.dead", 1);
+    holds("answers", 2);
+    stop(worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,8 +101,9 @@ pub struct Config {
     /// How the queues are declared in which delayed tasks wait, which all programs of a virtual
     /// host share: `quorum` or `classic`. Default: quorum.
     pub broker_native_delayed_delivery_queue_type: QueueKind,
-    /// How large the body of a message may be, in bytes: a larger one is refused before it is sent,
-    /// and before anything else of its workflow is. At most the broker's own `max_message_size`.
+    /// How large the body of a call may be, in bytes: a larger one is refused before it is sent,
+    /// and before anything else of its workflow is. Workers hand on what others have sent, and send
+    /// results, as far as the broker takes them. At most the broker's own `max_message_size`.
     /// Default: 16 MiB, which is what RabbitMQ takes from 4.0 on; before, it takes 128 MiB.
     pub broker_max_message_size: usize,
 
