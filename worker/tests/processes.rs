@@ -131,6 +131,23 @@ fn a_child_that_is_too_large_is_replaced() {
 }
 
 #[tokio::test]
+async fn children_that_are_too_large_at_once_run_all_that_waits() {
+    let vhost = TestVhost::create("large-load").unwrap();
+    let args = ["--processes", "1", "--max-memory-per-child", "1000", "-c", "4"];
+    let mut command = worker_command(&vhost, &args);
+    // What is behind many others is given back by more children than that.
+    command.args(["--prefetch-multiplier", "20"]).env("CELERIAC_WORKER_DELIVERY_LIMIT", "4");
+    let mut parent = start_command(&mut command, 1);
+    let client = client(&vhost).await;
+    let results = send_sleeps(&client, 40, 0.8).await;
+    all_succeed(&results).await;
+    parent.signal("TERM").unwrap();
+    assert_eq!(parent.wait(SOON).unwrap().code(), Some(0), "{}", parent.output());
+    assert_eq!(vhost.queue_depth("celeriac.dead").map_or(0, |depth| depth.ready), 0);
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_signal_to_every_process_at_once_is_still_a_warm_stop() {
     let vhost = TestVhost::create("group-term").unwrap();
     let mut parent = start(&vhost, &["--processes", "1"], 1);
