@@ -16,6 +16,7 @@ mod dates;
 mod dead_letters;
 mod delays;
 mod events;
+mod examples;
 mod failover;
 mod failures;
 #[path = "../canvas/fallible.rs"]
