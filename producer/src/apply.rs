@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use celeriac::protocol::canvas::{Canvas, Ids, JoinDefaults};
-use celeriac::protocol::{Graph, Map, Signature, TaskState, Value};
+use celeriac::protocol::{Graph, Map, Signature, Value};
 use celeriac::{AnyResult, AsyncResult, Workflow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

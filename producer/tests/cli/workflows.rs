@@ -81,7 +81,7 @@ fn a_drawing_is_a_part_of_the_object_if_objects_are_wanted() {
     let setup = setup("drawn-json");
     let args = ["chord", "add(1, 1)", "add(2, 2)", "--body", "sum_task", "--json"];
     let sent = setup.celeriac(&[&args[..], &["--graph", "mermaid"]].concat(), "");
-    let objects = crate::setup::objects(&sent.stdout);
+    let objects = objects(&sent.stdout);
     let [sent] = &objects[..] else { panic!("{sent:?}") };
     assert!(sent["graph"].as_str().unwrap().starts_with("flowchart LR\n"), "{sent}");
     let _worker = setup.worker();
