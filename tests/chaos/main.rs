@@ -4,7 +4,8 @@
 //! Every task leaves a mark when it runs, and its result comes back to the caller: so a task that
 //! is lost, and one that runs twice, is found out. Every part of a chord returns its position and
 //! a value that is new in each run of it: so a body that gets a list which is incomplete, out of
-//! order, or another one the second time, is found out too.
+//! order, or another one the second time, is found out too; and a body takes its effect once, in a
+//! file of its own.
 //!
 //! A test program without a harness, because it runs itself as the workers that it kills. Few
 //! tasks and chords as a test; `cargo xtask chaos` takes many, and chooses the faults.
@@ -19,6 +20,7 @@ mod fault;
 mod fleet;
 mod load;
 mod marks;
+mod producer;
 mod strike;
 mod table;
 mod tasks;
@@ -37,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn main() -> ExitCode {
     if let Some(url) = worker::url() {
         return worker::run(&url);
+    }
+    if let Some(url) = producer::url() {
+        return producer::run(&url);
     }
     let Some(names) = wanted(std::env::args().skip(1)) else {
         println!("running 0 tests\n");

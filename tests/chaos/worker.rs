@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use celeriac::{App, Config, Context, TaskResult, Value, task};
+use celeriac::{App, Config, Context, TaskResult, task};
 use xtask::Spawned;
 
-use crate::marks;
+use crate::{effects, marks};
 
 const URL: &str = "CELERIAC_TEST_CHAOS_WORKER";
 const MARKS: &str = "CELERIAC_TEST_CHAOS_MARKS";
+const LEDGER: &str = "CELERIAC_TEST_CHAOS_LEDGER";
+const JOINS: &str = "CELERIAC_TEST_CHAOS_JOINS";
 /// Slots of each process for async tasks.
 const SLOTS: usize = 8;
 /// Slots of each process for blocking tasks, which are prefetched for as well.
@@ -25,10 +27,26 @@ pub(crate) fn url() -> Option<String> {
     std::env::var(URL).ok()
 }
 
-/// Starts this program as a worker.
-pub(crate) fn spawn(url: &str) -> Spawned {
+/// What a worker does of what is to do for chords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It runs their parts and bodies.
+    Works,
+    /// It joins them, and consumes a queue to which nobody sends.
+    Joins,
+    Both,
+}
+
+/// Starts this program as a worker; the bodies take their effects in `ledger`.
+pub(crate) fn spawn(url: &str, role: Role, ledger: &Path) -> Spawned {
     let program = std::env::current_exe().unwrap();
-    Spawned::start(named(&mut Command::new(program)).env(URL, url)).unwrap()
+    let mut command = Command::new(program);
+    if role == Role::Joins {
+        command.args(["-Q", "chaos.nobody"]);
+    }
+    let joins = if role == Role::Works { "no" } else { "yes" };
+    command.env(URL, url).env(LEDGER, ledger).env(JOINS, joins);
+    Spawned::start(named(&mut command)).unwrap()
 }
 
 /// The same, of `processes` processes if that is not 0; its [`mark`]s go to the file `marks`.
@@ -64,7 +82,9 @@ pub(crate) fn config(url: &str) -> Config {
 
 /// Works until it is stopped or killed.
 pub(crate) fn run(url: &str) -> ExitCode {
-    celeriac::cli::main(App::new(config(url)))
+    let mut config = config(url);
+    config.join_enabled = std::env::var(JOINS).as_deref() != Ok("no");
+    celeriac::cli::main(App::new(config))
 }
 
 /// Leaves its marks.
@@ -80,12 +100,19 @@ pub(crate) async fn mark(cx: Context, number: u64) -> TaskResult<u64> {
 
 /// Its position, and what no other run of it returns.
 #[task(name = "chaos.part")]
-async fn part(index: i64) -> (i64, String) {
+pub(crate) async fn part(index: i64) -> (i64, String) {
     tokio::time::sleep(Duration::from_millis(uuid::Uuid::new_v4().as_u128() as u64 % 30)).await;
     (index, uuid::Uuid::new_v4().to_string())
 }
 
+/// Takes its effect once, however often it is called.
 #[task(name = "chaos.body")]
-async fn body(values: Value) -> Value {
-    values
+pub(crate) async fn body(
+    cx: Context,
+    values: Vec<(i64, String)>,
+) -> TaskResult<Vec<(i64, String)>> {
+    let ledger = PathBuf::from(std::env::var_os(LEDGER).unwrap_or_default());
+    let request = cx.request();
+    effects::take(&ledger, &request.id, request.delivery_info.redelivered, &values)?;
+    Ok(values)
 }
