@@ -80,9 +80,9 @@ pub(crate) async fn run(seed: u64) {
     println!(
         "chords: {} of {PARTS} parts in {:.1} s; killed: {killed} workers, {joiners} joiners \
          alone, {producers} producers, {broker} times the broker; each body took effect once, \
-         with its complete list; of the bodies that ran again {} were delivered again and {} called again, \
-         by the next joiner; of {} chords at which a producer died or failed, {otherwise} ended \
-         with an error and {} with their body; nothing left",
+         with its complete list; of the bodies that ran again {} were delivered again and {} \
+         called again, by the next joiner; of {} chords at which a producer died or failed, \
+         {otherwise} ended with an error and {} with their body; nothing left",
         begun.confirmed.len(),
         started.elapsed().as_secs_f64(),
         again.delivered,
