@@ -123,7 +123,7 @@ async fn what_waits_in_a_broker_that_is_killed_is_kept() {
     let begun = Timestamp::now();
     let delayed = (0..DELAYED).map(|number| {
         // From those that are due during the outage to those that are due long after it.
-        let at = begun + Duration::from_millis(2500 + 100 * number as u64);
+        let at = begun + Duration::from_millis(9000 + 100 * number as u64);
         due::s(number, at.as_millisecond()).eta(at)
     });
     let delayed: Vec<_> = client.send_all(delayed).await.into_iter().map(Result::unwrap).collect();
@@ -132,6 +132,7 @@ async fn what_waits_in_a_broker_that_is_killed_is_kept() {
     let once = || note::s("once".to_owned()).unique(Duration::from_secs(3600));
     let first = client.send(once()).await.unwrap();
 
+    node.wait_until_kept().unwrap();
     node.kill_9().unwrap();
     node.start_again().unwrap();
 

@@ -51,7 +51,8 @@ def check_rate_limit():
     # It waits in the broker, and nobody else waits for it.
     eventually(lambda: inspect().stats()[NODE]["total"].get("rs.greet") == 3)
     assert call("rs.add", 1, 1).get(timeout=PATIENCE) == 2
-    assert inspect().reserved()[NODE] == [] and not second.ready()
+    eventually(lambda: inspect().reserved()[NODE] == [])
+    assert not second.ready()
     told = only(app.control.rate_limit("rs.greet", "100/s", **ask))
     assert told == {"ok": "new rate limit set successfully"}, told
     assert call("rs.greet", "third").get(timeout=PATIENCE) == "hello, third"

@@ -8,13 +8,17 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::install::Installation;
 use crate::node_files::{Leftovers, NodeFiles, kill_node};
 use crate::process::{signal, wait_child};
 use crate::url::AmqpUrl;
-use crate::{Error, Management, Result, TestVhost, paths};
+use crate::{Error, Management, Result, TestVhost, paths, wait_until};
+
+/// Twice what Mnesia's log waits for more, and a bit.
+const KEPT_AFTER: Duration = Duration::from_secs(5);
+const KEPT_WITHIN: Duration = Duration::from_secs(90);
 
 // A node writes its queues on a graceful stop.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -121,6 +125,24 @@ impl PrivateNode {
     pub fn kill_9(&mut self) -> Result<()> {
         kill_node(&self.files.directory)?;
         self.await_keeper()
+    }
+
+    /// Waits until what was declared is on disk: nothing more is written about it.
+    ///
+    /// RabbitMQ 3 keeps what it knows of queues, exchanges and bindings in Mnesia, whose log stays
+    /// in memory for up to two seconds: a node that is killed within them has forgotten a queue,
+    /// with all that was confirmed in it. No event tells that it is written.
+    pub fn wait_until_kept(&self) -> Result<()> {
+        let log = self.files.directory.join("data/node/LATEST.LOG");
+        let (mut size, mut since) = (0, Instant::now());
+        let is_kept = || {
+            let now = fs::metadata(&log).ok()?.len();
+            if now != size {
+                (size, since) = (now, Instant::now());
+            }
+            (since.elapsed() >= KEPT_AFTER).then_some(())
+        };
+        wait_until("the node writes nothing more down", KEPT_WITHIN, is_kept)
     }
 
     /// Starts the stopped or killed node again, with its data and on its ports.
