@@ -118,7 +118,7 @@ impl NodeFiles {
         // Erlang refuses a cookie that others may read.
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         fs::write(self.directory.join("rabbitmq.conf"), config)?;
-        // What it tries to dead-letter while it starts, it tries again after that time; 3 min usually.
+        // When a node that starts tries again to dead-letter, if it could not; 3 min usually.
         let advanced = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].\n";
         fs::write(self.directory.join("advanced.config"), advanced)?;
         fs::write(self.directory.join("plugins"), "[rabbitmq_management].\n")?;
