@@ -247,7 +247,7 @@ impl Lanes {
             NoList::Refused(reason, exception) => {
                 let mut finished = gather::without_list(job.unsettled, reason, exception);
                 let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
-                self.call(errbacks, &finished, held).await;
+                Box::pin(self.call(errbacks, &finished, held)).await;
                 Some(finished)
             }
         }
