@@ -15,8 +15,9 @@ use ureq::{Agent, Body};
 use crate::url::encode;
 use crate::{Error, Result};
 
-// The API answers in milliseconds unless the node is starting or dying.
-const TIMEOUT: Duration = Duration::from_secs(20);
+// As patient as the waits of the tests. It answers in milliseconds unless the node is starting or
+// dying, but to get a message from a quorum queue it writes to the disk, for each one.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 // The tag of users who may do everything.
 const ADMINISTRATOR: &str = "administrator";

@@ -282,7 +282,7 @@ fn some_are_there(setup: &Setup, queue: &str) {
 
 #[test]
 fn a_requeue_that_is_killed_loses_nothing() {
-    const COUNT: usize = 5000;
+    const COUNT: usize = 2000;
     let setup = setup("dlq-killed");
     queues(&setup, "killed");
     send(&setup, "killed.dead", "t", COUNT);
