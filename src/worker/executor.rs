@@ -109,10 +109,10 @@ impl Executor {
             // Free only when the settling has taken the job: it waits there without a bound of its
             // own if it was acked early.
             let mut slot = None;
-            if let Some(ended) = lanes.run(job, begin, &mut slot).await {
-                // The receiver is gone only in a cold shutdown, when nothing is settled any more.
-                let _ = finished.send(ended).await;
-            }
+            // No `if let`: it would keep room for what ended beside all that runs.
+            let Some(ended) = lanes.run(job, begin, &mut slot).await else { return };
+            // The receiver is gone only in a cold shutdown, when nothing is settled any more.
+            let _ = finished.send(ended).await;
         });
     }
 
@@ -245,7 +245,7 @@ impl Lanes {
                 None
             }
             NoList::Refused(reason, exception) => {
-                let mut finished = gather::without_list(job.unsettled, reason, exception);
+                let mut finished = gather::without_list(job.unsettled, reason, *exception);
                 let errbacks = errback::take(&mut finished.unsettled, &self.crew.registry);
                 Box::pin(self.call(errbacks, &finished, held)).await;
                 Some(finished)

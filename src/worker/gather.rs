@@ -92,8 +92,8 @@ pub(super) enum NoList {
     Until(Timestamp),
     /// It has ended before.
     Over,
-    /// It can never run.
-    Refused(&'static str, Exception),
+    /// It can never run. Boxed: all jobs hold room for this.
+    Refused(&'static str, Box<Exception>),
 }
 
 impl Budget {
@@ -148,7 +148,7 @@ fn later() -> NoList {
 
 fn refused(exc_type: &str, text: String) -> NoList {
     let word = if exc_type == "ResultsLost" { "results-lost" } else { "results" };
-    NoList::Refused(word, Exception::new("celeriac", exc_type, text))
+    NoList::Refused(word, Box::new(Exception::new("celeriac", exc_type, text)))
 }
 
 /// Gives a call with references the name of its task. What cannot be read keeps its name, which is

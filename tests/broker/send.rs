@@ -132,6 +132,29 @@ async fn a_higher_priority_is_delivered_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quorum_queue_has_two_classes_of_priority_since_rabbitmq_4_and_none_before() {
+    let bundle = Bundle::new("classes").await;
+    let call = |label: &str, priority| {
+        note::s(label.to_owned()).priority(priority).ignore_result(true)
+    };
+    let mut calls: Vec<Signature<String>> = (0..30).map(|_| call("low", 4)).collect();
+    calls.push(call("high", 5));
+    for sent in bundle.client.send_all(calls).await {
+        sent.unwrap();
+    }
+    let worker = bundle.narrow_worker().await;
+    bundle.probe.seen(31).await;
+    let at = bundle.probe.runs().iter().position(|label| label == "high").unwrap();
+    let overview = bundle.vhost.management().get(&["overview"]).unwrap().unwrap();
+    let version = overview["rabbitmq_version"].as_str().unwrap();
+    let major: u32 = version.split('.').next().unwrap().parse().unwrap();
+    // Up to two of the high class come for each of the normal one.
+    let right = if major < 4 { at == 30 } else { at < 3 };
+    assert!(right, "it was number {at} of 31 in RabbitMQ {version}");
+    stop(worker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_one_slot_runs_messages_in_their_order() {
     let bundle = Bundle::new("order").await;
     let labels: Vec<String> = (0..200).map(|n| n.to_string()).collect();
