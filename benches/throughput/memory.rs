@@ -14,8 +14,8 @@ use crate::measure::resident_bytes;
 
 /// Sleeping tasks, all of them running at once.
 const SLEEPING: usize = 10_000;
-/// What a worker with so many may take at most: 64 MB of 2^20 bytes, as the kernel counts.
-const SLEEPING_MAX_BYTES: u64 = 64 << 20;
+/// What a worker with so many may take at most.
+const SLEEPING_MAX_BYTES: u64 = 64_000_000;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
