@@ -25,6 +25,7 @@ pub(crate) mod layout;
 mod live;
 mod pipeline;
 mod publisher;
+mod renewal;
 mod session;
 mod settle;
 mod supervisor;

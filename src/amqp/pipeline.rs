@@ -19,6 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use lapin::PublisherConfirm;
 use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::confirms::{Confirmed, Confirming, Confirms, Outcome};
@@ -31,6 +32,7 @@ use super::live::Live;
 use super::publisher::{
     Job, Parcel, Publish, PublishError, PublisherOptions, WhenUnknown, WhenUnroutable,
 };
+use super::renewal::Renewal;
 use crate::backoff::Backoff;
 use crate::protocol::delay;
 
@@ -53,6 +55,7 @@ pub(super) struct Pipeline {
     suspects: VecDeque<Parcel>,
     flight: Flight<Parcel>,
     confirms: Confirms,
+    renewal: Renewal,
     flushes: Vec<oneshot::Sender<()>>,
     closing: bool,
 }
@@ -64,6 +67,8 @@ type Written = (u64, Result<PublisherConfirm, lapin::Error>);
 enum End {
     /// Everything is answered and no more will come.
     Closed,
+    /// Another channel is to be opened; nothing was under way.
+    Renewed,
     /// The channel or the connection under it is gone.
     Lost(Error),
     /// There will be no further connection.
@@ -85,6 +90,7 @@ impl Pipeline {
             suspects: VecDeque::new(),
             flight: Flight::default(),
             confirms: Confirms::default(),
+            renewal: Renewal::default(),
             flushes: Vec::new(),
             closing: false,
         }
@@ -97,6 +103,7 @@ impl Pipeline {
         loop {
             match self.serve(&mut failures).await {
                 End::Closed => return,
+                End::Renewed => debug!("publisher has given up a channel that refuses"),
                 End::Failed(Error::GivenUp { source }) => return self.fail(&source).await,
                 End::Failed(error) => return self.fail(&Arc::new(error)).await,
                 End::Lost(error) => {
@@ -129,6 +136,7 @@ impl Pipeline {
         match open(&live).await {
             Ok(channel) => {
                 *failures = 0;
+                self.renewal = Renewal::default();
                 self.drive(&live, &channel).await
             }
             Err(error) => {
@@ -154,11 +162,14 @@ impl Pipeline {
                     let _ = flush.send(());
                 });
                 if self.closing {
-                    let close = channel.close(200, "bye".into());
-                    // Nothing is outstanding, so it does not matter how this ends.
-                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+                    close(channel).await;
                     return End::Closed;
                 }
+            }
+            let held_until = self.renewal.held_until();
+            if held_until.is_some() && self.flight.is_empty() {
+                close(channel).await;
+                return End::Renewed;
             }
             let accepts = self.accepts();
             let first = tokio::select! {
@@ -174,6 +185,10 @@ impl Pipeline {
                 // Nothing could be sent, and more is waiting.
                 () = std::future::ready(()), if writing.is_empty() && confirming.is_empty()
                     && !accepts => continue,
+                () = until(held_until), if held_until.is_some() => {
+                    self.renewal.let_go(Instant::now());
+                    continue;
+                }
                 () = &mut gone => return End::Lost(Error::lost()),
             };
             if let Err(error) = self.settle(first, channel, &mut writing, &mut confirming).await {
@@ -220,7 +235,7 @@ impl Pipeline {
         write: impl Fn(u64, Arc<Publish>, Envelope) -> F,
     ) {
         for _ in 0..BURST_MAX {
-            if !self.has_room() {
+            if self.renewal.held_until().is_some() || !self.has_room() {
                 return;
             }
             let next = match self.suspects.is_empty() {
@@ -256,8 +271,9 @@ impl Pipeline {
             Poll::Ready(confirms.ripen(first.take().flatten(), confirming, channel, flight, cx))
         });
         let (mut ripe, broken) = ripening.await;
-        let outcomes = ripe.drain(..);
-        self.waiting.extend(outcomes.filter_map(|(at, it)| answer(&mut self.flight, at, it)));
+        let (flight, renewal) = (&mut self.flight, &mut self.renewal);
+        let again = ripe.drain(..).filter_map(|(at, it)| answer(flight, renewal, at, it));
+        self.waiting.extend(again);
         self.confirms.recycle(ripe);
         broken.map_or(Ok(()), Err)
     }
@@ -330,6 +346,17 @@ fn is_of_channel(code: u16) -> bool {
     matches!(code, 311..=313 | 403..=406)
 }
 
+/// Closes a channel on which nothing is outstanding, so that it does not matter how this ends.
+async fn close(channel: &lapin::Channel) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "bye".into())).await;
+}
+
+async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
 async fn open(live: &Live) -> Result<lapin::Channel, Error> {
     let channel = live.answer(live.connection.create_channel()).await?;
     live.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
@@ -386,6 +413,7 @@ fn poll_under_way<F: Future<Output = Written>>(
 /// leaves it in flight, to be sorted out.
 fn answer(
     flight: &mut Flight<Parcel>,
+    renewal: &mut Renewal,
     number: u64,
     outcome: Result<Confirmed, Box<lapin::Error>>,
 ) -> Option<Parcel> {
@@ -395,6 +423,11 @@ fn answer(
         return Some(parcel);
     }
     let result = envelope::verdict(&parcel.publish, returned, &confirmed);
+    // Who sends something at most once may be asking for nothing else.
+    let is_meant = parcel.publish.when_unknown == WhenUnknown::Resend;
+    if is_meant && matches!(result, Err(PublishError::Nacked)) {
+        renewal.refused(Instant::now());
+    }
     parcel.reply.send(result);
     None
 }

@@ -8,6 +8,7 @@ use celeriac::amqp::{
     BrokerUrl, Connection, ConnectionOptions, ConnectionState, Consumer, ConsumerOptions, Error,
     PublishError, Publisher, QueueSpec, RetryPolicy, Topology, WhenUnknown,
 };
+use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +94,27 @@ async fn a_queue_deleted_under_its_consumer_is_declared_and_consumed_again() {
         assert_eq!(&*delivery.queue, "q");
         delivery.token.ack();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_full_takes_again_once_its_limit_is_gone() {
+    let setup = Setup::new("limit").await;
+    setup.declare([QueueSpec::quorum("q")]).await;
+    let policy = ["policies", setup.vhost.name(), "full"];
+    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
+    let limit = json!({"pattern": "^q$", "apply-to": "queues", "definition": definition});
+    setup.vhost.management().put(&policy, &limit).unwrap();
+    let publisher = Publisher::new(&setup.connection);
+    // Paced, so that it does not keep the broker busy.
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let mut publish = async || {
+        pace.tick().await;
+        publisher.publish_all(numbered("q", 0..1)).await.remove(0)
+    };
+    within(async { while publish().await.is_ok() {} }).await;
+    assert!(matches!(within(publish()).await, Err(PublishError::Nacked)));
+    setup.vhost.management().delete(&policy).unwrap();
+    within(async { while publish().await.is_err() {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

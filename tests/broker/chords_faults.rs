@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use celeriac::amqp::{Publish, Publisher, topology};
 use celeriac::protocol::canvas::Canvas;
-use celeriac::protocol::join::{Open, Parent, Record, Reference, body_id};
+use celeriac::protocol::join::{ChordState, Open, Parent, Record, Reference, body_id};
 use celeriac::protocol::{Exception, Map, Message, Properties, Serializer, TaskState, Value};
 use serde_json::json;
 use xtask::FetchedMessage;
@@ -58,6 +58,44 @@ async fn a_body_waits_for_room_in_its_queue_and_no_other_one_is_called_again() {
     bundle.nothing_is_left();
     assert_eq!(id, waits);
     assert_eq!(bundle.probe.drain(), expected);
+    stop(worker).await;
+}
+
+/// A quorum queue that was full tells nobody when its limit is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_called_once_the_limit_of_its_queue_is_gone() {
+    let bundle = one_shard("chord-unlimited").await;
+    let management = bundle.vhost.management();
+    let quorum = json!({"durable": true, "arguments": {"x-queue-type": "quorum"}});
+    management.put(&["queues", bundle.vhost.name(), "full"], &quorum).unwrap();
+    let policy = ["policies", bundle.vhost.name(), "full"];
+    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
+    let limit = json!({"pattern": "^full$", "apply-to": "queues", "definition": definition});
+    management.put(&policy, &limit).unwrap();
+    let publisher = Publisher::new(bundle.client.connection());
+    let filler = || Publish::new("", "full", Message::default());
+    within(async { while publisher.publish(filler()).await.is_ok() {} }).await;
+    let worker = bundle.worker().await;
+    let waits = bundle.begin(sums(2, total_in("full"))).await;
+    let is_decided = async || {
+        let chord = &*waits.opens[0].chord;
+        let inspection = bundle.client.inspect_chord(chord, PATIENCE).await.unwrap();
+        inspection.state == ChordState::Decided
+    };
+    within(async { while !is_decided().await {} }).await;
+    // Its body is called after that of the first, over the same channel.
+    let other = bundle.begin(sums(3, total())).await;
+    bundle.probe.seen(1).await;
+    assert_eq!(bundle.probe.drain(), [format!("{} {}", other.id, doubles(3))]);
+    management.delete(&policy).unwrap();
+    let called = || {
+        let all = bundle.vhost.messages("full").ok()?;
+        let ids = all.iter().filter_map(|it| it.header("id")?.as_str().map(str::to_owned));
+        Some(ids.collect::<Vec<_>>()).filter(|ids| !ids.is_empty())
+    };
+    let ids = xtask::wait_until("the body is in its queue", PATIENCE, called).unwrap();
+    bundle.nothing_is_left();
+    assert_eq!(ids, [waits.id]);
     stop(worker).await;
 }
 

@@ -36,12 +36,10 @@ async fn a_shard_without_room_holds_up_parts_that_were_not_opened_and_acks() {
     let bundle = Bundle::with("chord-order", change).await;
     let (management, vhost) = (bundle.vhost.management(), bundle.vhost.name().to_owned());
     let policy = ["policies", &*vhost, "full"];
-    let limit = |length: u32| {
-        let definition = json!({"max-length": length, "overflow": "reject-publish"});
-        let pattern = r"^celeriac\.join\.";
-        json!({"pattern": pattern, "apply-to": "queues", "definition": definition})
-    };
-    management.put(&policy, &limit(1)).unwrap();
+    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
+    let pattern = r"^celeriac\.join\.";
+    let limit = json!({"pattern": pattern, "apply-to": "queues", "definition": definition});
+    management.put(&policy, &limit).unwrap();
     let step = |label: &str| Workflow::task("tests.note", [label.into()]).immutable(true);
     let total = || Workflow::task("tests.total", []);
     let chord = |label: &str| Workflow::chord([step(label)], total());
@@ -72,8 +70,8 @@ async fn a_shard_without_room_holds_up_parts_that_were_not_opened_and_acks() {
     assert_eq!(bundle.probe.drain(), ["part", "first", "begins", "second", "third"]);
     // Neither the part nor the task before the chord is acked.
     bundle.wait_for_depth(0, 2);
-    // Without any limit the broker would go on to refuse what comes over the same channels.
-    management.put(&policy, &limit(100_000)).unwrap();
+    // The broker goes on to refuse what comes over the same channels.
+    management.delete(&policy).unwrap();
     let joining = bundle.worker().await;
     for result in [opened, begun] {
         result.get(PATIENCE).await.unwrap();

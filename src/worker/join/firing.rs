@@ -37,6 +37,15 @@ const EXCHANGES_MAX: usize = 1024;
 /// end the session over it would only publish other outcomes twice.
 const NACK_PAUSE: Duration = Duration::from_secs(1);
 
+/// After so many refusals, a step goes over the publisher of the worker instead. The channel of the
+/// session may be what refuses it (see `amqp/renewal.rs`), and to end the session would publish the
+/// other steps of this outcome twice.
+const NACKS_MAX: u32 = 10;
+
+/// After so many, the session ends if the step is a record for a shard. It must not go another way:
+/// an `open` that comes when its chord is over, and is forgotten, begins it once more.
+const RECORD_NACKS_MAX: u32 = 60;
+
 /// How long the confirms of an outcome usually take, and much longer.
 const USUAL: Duration = Duration::from_secs(1);
 
@@ -47,11 +56,13 @@ pub(super) struct Step {
     effect: Effect,
     /// Whether its exchange is known to exist.
     checked: bool,
+    /// Whether it is confirmed, on another channel than the session's.
+    stored: bool,
 }
 
 impl Step {
     fn new(chord: &Arc<str>, effect: Effect) -> Self {
-        Self { chord: Arc::clone(chord), effect, checked: false }
+        Self { chord: Arc::clone(chord), effect, checked: false, stored: false }
     }
 
     pub(super) fn publish(&self) -> Arc<Publish> {
@@ -78,7 +89,7 @@ impl Step {
         }
         let publish = Publish { exchange: "".into(), ..Publish::clone(publish) };
         let effect = Effect { publish: Arc::new(publish), ..self.effect.clone() };
-        Some(Self { chord: Arc::clone(&self.chord), effect, checked: true })
+        Some(Self { chord: Arc::clone(&self.chord), effect, checked: true, stored: false })
     }
 }
 
@@ -218,6 +229,10 @@ impl<'a> Firings<'a> {
     /// A step was not stored. An error if the session must not go on.
     pub(super) fn failed(&mut self, step: Step, failed: &PublishError) -> Result<Progress, String> {
         if matches!(failed, PublishError::Nacked) {
+            let is_record = step.effect.kind == Kind::Record;
+            if is_record && step.effect.nacks >= RECORD_NACKS_MAX {
+                return Err(format!("an outcome is not stored: {failed}"));
+            }
             warn!(chord = &*step.chord, error = %failed, "an outcome is published again");
             self.wait(step);
             return Ok(Progress::Under);
@@ -292,11 +307,19 @@ impl<'a> Firings<'a> {
         Progress::Next(vec![Step::new(&step.chord, effect)])
     }
 
-    /// Lets a step pass again after a while.
-    fn wait(&mut self, step: Step) {
+    /// Lets a step pass again after a while, or sends it another way: calls and reports may come
+    /// late, as they may come twice.
+    fn wait(&mut self, mut step: Step) {
+        step.effect.nacks = step.effect.nacks.saturating_add(1);
+        let client = &self.shard.crew.client;
+        let is_free = step.effect.kind != Kind::Record && step.effect.nacks > NACKS_MAX;
+        let way = is_free.then(|| client.publisher().relaying());
         let waiting = async move {
             tokio::time::sleep(NACK_PAUSE).await;
-            (step, Ok(()))
+            let Some(publisher) = way else { return (step, Ok(())) };
+            let sent = publisher.hand_over(vec![step.publish()]).await.outcomes().await;
+            step.stored = true;
+            (step, sent.into_iter().collect())
         };
         self.mending.push(waiting.boxed());
     }
@@ -314,7 +337,8 @@ impl<'a> Firings<'a> {
         !self.mending.is_empty()
     }
 
-    /// Waits for a step whose wait is over; see [`looked`](Self::looked).
+    /// Waits for a step whose wait is over, or which went another way; see
+    /// [`looked`](Self::looked).
     pub(super) async fn mended(&mut self) -> Option<(Step, Result<(), PublishError>)> {
         self.mending.next().await
     }
@@ -327,6 +351,10 @@ impl<'a> Firings<'a> {
     ) -> Result<Progress, String> {
         let exchange = step.effect.publish.exchange.to_string();
         match result {
+            Ok(()) if step.stored => {
+                self.tell(&step);
+                Ok(self.confirmed(step))
+            }
             Ok(()) => {
                 if self.known.len() < EXCHANGES_MAX {
                     self.known.insert(exchange);
@@ -334,7 +362,7 @@ impl<'a> Firings<'a> {
                 Ok(Progress::Next(vec![Step { checked: true, ..step }]))
             }
             Err(PublishError::Failed(error)) => Err(error.to_string()),
-            Err(error) => self.failed(step, &error),
+            Err(error) => self.failed(Step { stored: false, ..step }, &error),
         }
     }
 }
