@@ -134,9 +134,8 @@ async fn a_higher_priority_is_delivered_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quorum_queue_has_two_classes_of_priority_since_rabbitmq_4_and_none_before() {
     let bundle = Bundle::new("classes").await;
-    let call = |label: &str, priority| {
-        note::s(label.to_owned()).priority(priority).ignore_result(true)
-    };
+    let call =
+        |label: &str, priority| note::s(label.to_owned()).priority(priority).ignore_result(true);
     let mut calls: Vec<Signature<String>> = (0..30).map(|_| call("low", 4)).collect();
     calls.push(call("high", 5));
     for sent in bundle.client.send_all(calls).await {
