@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use celeriac::protocol::canvas::{Canvas, Ids, JoinDefaults};
 use celeriac::protocol::{Graph, Map, Signature, Value};
-use celeriac::{AnyResult, AsyncResult, Workflow};
+use celeriac::{AnyResult, AsyncResult, Client, ResultError, Workflow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::{ChainArgs, ChordArgs, Common, GroupArgs, RunArgs, WorkflowArgs};
@@ -14,6 +14,7 @@ use crate::call::Outcome;
 use crate::connect;
 use crate::exit::{Exit, Failure};
 use crate::graph;
+use crate::headers::Headers;
 use crate::output::Output;
 use crate::workflow::{self, expression, words};
 
@@ -58,7 +59,7 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
     let started = Instant::now();
     let sent = Workflow::from_signature(frozen.clone()).apply_async(&client).await;
     let result = sent.map_err(|error| connect::not_sent(&error))?;
-    let tasks = tasks(&result);
+    let (tasks, headers) = tasks(&result);
     let kind = match &result {
         AnyResult::Task(_) => "task",
         AnyResult::Group(_) => "group",
@@ -75,7 +76,9 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
     let mut exit = Exit::Success;
     if how.wait {
         output.show_to_people(sentence);
-        let outcome = wait(&result, &tasks, how.timeout, started).await;
+        let ends = Ends { tasks: &tasks, headers: &headers };
+        let waited = wait(&client, &result, ends, how.timeout).await;
+        let outcome = Outcome::new(waited, started.elapsed());
         outcome.check_client()?;
         output.show(
             || outcome.to_text(),
@@ -102,27 +105,45 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
     Ok(exit)
 }
 
+/// What a bar counts.
+#[derive(Clone, Copy, Debug)]
+struct Ends<'a> {
+    tasks: &'a [AsyncResult],
+    headers: &'a Headers,
+}
+
+impl Ends<'_> {
+    fn total(&self) -> usize {
+        self.tasks.len() + self.headers.len()
+    }
+
+    fn seen(&self) -> usize {
+        self.tasks.iter().filter(|task| task.ready()).count() + self.headers.ended()
+    }
+}
+
 /// Waits for the result, behind a bar that counts the tasks that have ended.
 async fn wait(
+    client: &Client,
     result: &AnyResult,
-    tasks: &[AsyncResult],
+    ends: Ends<'_>,
     timeout: Duration,
-    started: Instant,
-) -> Outcome {
-    let bar = bar(tasks.len());
+) -> Result<Value, ResultError> {
+    let bar = bar(ends.total());
     let counting = async {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             look.tick().await;
-            bar.set_position(tasks.iter().filter(|task| task.ready()).count() as u64);
+            bar.set_position(ends.seen() as u64);
         }
     };
+    let counting = async { tokio::join!(counting, ends.headers.follow(client)) };
     let result = tokio::select! {
         result = result.get(timeout) => result,
-        () = counting, if !bar.is_hidden() => std::future::pending().await,
+        ((), ()) = counting, if !bar.is_hidden() => std::future::pending().await,
     };
     bar.finish_and_clear();
-    Outcome::new(result, started.elapsed())
+    result
 }
 
 /// Hidden unless standard error is a terminal.
@@ -136,12 +157,15 @@ fn bar(total: usize) -> ProgressBar {
     ProgressBar::with_draw_target(Some(total as u64), target).with_style(style)
 }
 
-/// The tasks that report to this process, the earliest first.
-fn tasks(result: &AnyResult) -> Vec<AsyncResult> {
-    let mut found = Vec::new();
+/// The tasks that report to this process, the earliest first, and the headers that do not.
+fn tasks(result: &AnyResult) -> (Vec<AsyncResult>, Headers) {
+    let (mut found, mut headers) = (Vec::new(), Headers::default());
     let mut open = vec![result];
     while let Some(result) = open.pop() {
         open.extend(result.parent());
+        if let Some(AnyResult::Group(header)) = result.parent() {
+            headers.add(header, result);
+        }
         match result {
             AnyResult::Task(task) if !task.ignored() => found.push(task.clone()),
             AnyResult::Task(_) => {}
@@ -149,7 +173,7 @@ fn tasks(result: &AnyResult) -> Vec<AsyncResult> {
         }
     }
     found.reverse();
-    found
+    (found, headers)
 }
 
 fn object(result: &AnyResult, status: &str) -> Map {

@@ -7,6 +7,7 @@ use celeriac::client::config::parse_duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::chord::{self, ProgressArgs};
 use crate::control_args::{
     CONTROL_MORE, ControlArgs, INSPECT_MORE, InspectArgs, REVOKE_MORE, RevokeArgs,
 };
@@ -48,6 +49,9 @@ Examples:
   Tasks that build on one another:
       celeriac chain 'add(2, 2)' 'multiply(3)' 'power(2)' --wait
       celeriac chord 'square(1)' 'square(2)' --body sum_task --wait
+
+  How far is a chord that was sent before:
+      celeriac progress 0d6ad1c6-4a0c-4d3a-9c5c-0a5c2ab6a2f1
 
   What do the workers do, and away with a task:
       celeriac inspect active
@@ -171,6 +175,9 @@ pub(crate) enum Command {
     /// Send a workflow from a file or from standard input.
     #[command(after_long_help = TREE_MORE)]
     Run(Box<RunArgs>),
+    /// Show how far a chord is, until it is over.
+    #[command(after_long_help = chord::MORE)]
+    Progress(ProgressArgs),
     /// Draw a workflow without sending it.
     #[command(after_long_help = WORKFLOW_MORE)]
     Graph(GraphArgs),
@@ -310,7 +317,7 @@ pub(crate) enum GraphFormat {
 /// How a workflow is sent, and whether to wait.
 #[derive(Debug, Args)]
 pub(crate) struct WorkflowArgs {
-    /// Wait for the result and show it.
+    /// Wait for the result and show it; on a terminal, a bar counts the tasks that have ended.
     #[arg(long)]
     pub(crate) wait: bool,
 
@@ -448,6 +455,8 @@ mod tests {
             &["run"],
             &["graph"],
             &["graph", "a", "--format", "png"],
+            &["progress"],
+            &["progress", "id", "--timeout", "soon"],
             &["completions", "dos"],
         ] {
             let error = parse(line).unwrap_err();

@@ -1,7 +1,7 @@
 //! From the common options to a connected client.
 
 use celeriac::amqp::PublishError;
-use celeriac::client::{ConnectError, SendError};
+use celeriac::client::{ChordError, ConnectError, SendError};
 use celeriac::{Client, Config};
 
 use crate::args::Common;
@@ -33,6 +33,22 @@ pub(crate) async fn client(config: &Config) -> Result<Client, Failure> {
 
 pub(crate) fn not_connected(error: &ConnectError) -> Failure {
     Failure::new(Exit::Unreachable, error)
+}
+
+/// What to tell of a chord whose joiner was not reached, or has not answered.
+pub(crate) fn not_asked(error: &ChordError) -> Failure {
+    let exit = match error {
+        ChordError::Id { .. } => Exit::Usage,
+        ChordError::NoAnswer { .. } => Exit::Timeout,
+        ChordError::Listen(source) if source.is_connection() => Exit::Unreachable,
+        ChordError::Publish { source, .. }
+            if matches!(**source, PublishError::Closed | PublishError::Failed(_)) =>
+        {
+            Exit::Unreachable
+        }
+        _ => Exit::NotSent,
+    };
+    Failure::new(exit, error)
 }
 
 /// What to tell of a call that was not sent.

@@ -1,6 +1,6 @@
 //! `control`, `inspect` and `revoke`: commands to workers, and what they reply.
 
-use celeriac::client::{ChordError, Control, ControlError, NodeReply};
+use celeriac::client::{Control, ControlError, NodeReply};
 use celeriac::protocol::control::{Mark, Matcher, Revocation};
 use celeriac::protocol::{Map, Value};
 use celeriac::{Client, cli};
@@ -93,13 +93,7 @@ pub(crate) async fn revoke(common: &Common, args: &RevokeArgs) -> Result<Exit, F
 async fn cancel(client: &Client, chords: &[String]) -> Result<(), Failure> {
     for chord in chords {
         let cancelled = client.cancel_chord(chord, "revoked with celeriac revoke", false).await;
-        cancelled.map_err(|error| {
-            let exit = match error {
-                ChordError::Id { .. } => Exit::Usage,
-                _ => Exit::NotSent,
-            };
-            Failure::new(exit, &error)
-        })?;
+        cancelled.map_err(|error| connect::not_asked(&error))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod apply;
 mod args;
 mod batch;
 mod call;
+mod chord;
 mod completions;
 mod connect;
 mod control;
@@ -15,6 +16,7 @@ mod dlq;
 mod events;
 mod exit;
 mod graph;
+mod headers;
 mod input;
 mod lines;
 mod output;
@@ -75,6 +77,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             Command::Group(args) => apply::group(&cli.common, args).await,
             Command::Chord(args) => apply::chord(&cli.common, args).await,
             Command::Run(args) => apply::file(&cli.common, args).await,
+            Command::Progress(args) => chord::run(&cli.common, args).await,
             Command::Dlq { command } => dlq::run(&cli.common, command).await,
             Command::Events(args) => events::run(&cli.common, args).await,
             Command::Ping => ping::run(&cli.common).await,

@@ -6,18 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
-
+use super::inquiry::Inquiry;
 use super::{Client, ControlError};
-use crate::amqp::{
-    self, Consumer, ConsumerOptions, Deliveries, Publish, PublishError, QueueSpec, Topology,
-    topology,
-};
+use crate::amqp::{self, Publish, PublishError, topology};
+use crate::protocol;
 use crate::protocol::join::{self, Inspection, Record};
-use crate::protocol::{self, Limits};
-
-/// How long an answer waits for somebody who may have gone.
-const ANSWER_EXPIRES: Duration = Duration::from_secs(60);
 
 /// Why nothing is known about a chord, or why it was not cancelled.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +56,7 @@ impl Client {
     ///
     /// A chord that is over is [`Finished`](join::ChordState::Finished) for a moment and
     /// [`Unknown`](join::ChordState::Unknown) from then on.
+    /// [`chord_progress`](Self::chord_progress) asks again and again.
     ///
     /// The chord must have been made with as many `join_shards` as this client has.
     ///
@@ -74,33 +68,14 @@ impl Client {
         chord: &str,
         patience: Duration,
     ) -> Result<Inspection, ChordError> {
-        let listen = |error| ChordError::Listen(Arc::new(error));
-        let id = Uuid::new_v4().to_string();
-        let reply_to = topology::reply_queue(&id);
-        let mut queue = QueueSpec::classic(&*reply_to);
-        queue.expires = Some(ANSWER_EXPIRES);
-        let queues = vec![queue.clone()];
-        let topology = Topology { queues, ..Topology::default() };
-        self.connection().declare(&topology).await.map_err(listen)?;
-        let options = ConsumerOptions::new([queue]).prefetch(1).tag_prefix("celeriac-inspect");
-        let consumer = Consumer::start(self.connection(), options).await.map_err(listen);
-        let answered = match consumer {
-            Ok((deliveries, handle)) => {
-                let question = Record::Inspect {
-                    chord: chord.to_owned(),
-                    reply_to: reply_to.clone(),
-                    correlation: id,
-                };
-                let asking = self.ask(chord, &question, deliveries);
-                let answered = tokio::time::timeout(patience, asking).await;
-                handle.close().await;
-                answered.unwrap_or(Err(ChordError::NoAnswer { after: patience }))
-            }
-            Err(error) => Err(error),
+        let mut inquiry = Inquiry::open(self, chord).await?;
+        let asking = async {
+            inquiry.ask().await?;
+            inquiry.answer().await
         };
-        // What cannot be deleted expires.
-        let _ = self.connection().delete_queue(&reply_to).await;
-        answered
+        let answered = tokio::time::timeout(patience, asking).await;
+        inquiry.close().await;
+        answered.unwrap_or(Err(ChordError::NoAnswer { after: patience }))
     }
 
     /// Cancels a chord: unless its outcome was decided before, its body is never called, whoever
@@ -125,27 +100,8 @@ impl Client {
         self.revoke_group(chord, false).await.map_err(ChordError::Parts)
     }
 
-    async fn ask(
-        &self,
-        chord: &str,
-        question: &Record,
-        mut deliveries: Deliveries,
-    ) -> Result<Inspection, ChordError> {
-        self.log(chord, question).await?;
-        let mut burst = Vec::new();
-        if !deliveries.next_burst(&mut burst).await {
-            return Err(ChordError::Listen(Arc::new(amqp::Error::Closed)));
-        }
-        let Some(answer) = burst.pop() else {
-            return Err(ChordError::Listen(Arc::new(amqp::Error::Closed)));
-        };
-        let inspection = Inspection::decode(&answer.message, &Limits::default());
-        answer.token.ack();
-        inspection.map_err(ChordError::Answer)
-    }
-
     /// Appends a record to the log of the chord's shard.
-    async fn log(&self, chord: &str, record: &Record) -> Result<(), ChordError> {
+    pub(super) async fn log(&self, chord: &str, record: &Record) -> Result<(), ChordError> {
         let unwritable = |source| ChordError::Id { chord: chord.to_owned(), source };
         let message = record.encode().map_err(unwritable)?;
         let route = join::route(chord, self.config().join_shards);

@@ -10,6 +10,7 @@
 mod apply;
 pub mod blocking;
 pub mod canvas;
+mod chord_progress;
 mod chords;
 #[expect(clippy::module_inception, reason = "the folder's main type is the client")]
 mod client;
@@ -19,6 +20,7 @@ pub mod control;
 pub(crate) mod delays;
 mod error;
 mod events;
+mod inquiry;
 mod lineage;
 pub(crate) mod parked;
 pub mod parking;
@@ -29,6 +31,7 @@ mod signature;
 mod span;
 mod unique;
 
+pub use chord_progress::ChordProgress;
 pub use chords::ChordError;
 pub use client::Client;
 pub(crate) use client::connection_options;

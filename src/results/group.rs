@@ -58,7 +58,7 @@ impl<Out> GroupResult<Out> {
 
     /// Whether no task of the group reports to this client, so that nothing is ever known here of
     /// how far the group is: it is the header of a chord that was not asked for `header_results`.
-    /// [`Client::inspect_chord`](crate::Client::inspect_chord) with the [`id`](Self::id) of the
+    /// [`Client::chord_progress`](crate::Client::chord_progress) with the [`id`](Self::id) of the
     /// group asks the joiner instead.
     pub fn ignored(&self) -> bool {
         let mut tasks = Vec::new();

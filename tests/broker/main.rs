@@ -8,6 +8,7 @@ mod balance;
 mod blocking;
 mod bundle;
 mod canvas;
+mod chord_progress;
 mod chords;
 mod chords_faults;
 mod chords_order;

@@ -75,7 +75,7 @@ const WORDS: &[(&str, &[&str])] = &[
 const COMMON_KEYS: &[&str] = &["options", "immutable", "link", "link_error"];
 
 /// How a group or chord is joined.
-const JOIN_KEYS: &[&str] = &["mode", "expires", "revoke_rest", "header_results"];
+const JOIN_KEYS: &[&str] = &["mode", "expires", "revoke_rest", "header_results", "park_above"];
 
 fn node(value: Value, path: &Path<'_>) -> Result<Signature, String> {
     match value {
@@ -154,6 +154,7 @@ fn check_options(options: &Map, is_joined: bool, path: &Path<'_>) -> Result<(), 
                 "\"fail_fast\" or \"collect\"",
             ),
             "expires" => (is_time(value), "a number of seconds above 0"),
+            "park_above" => (is_size(value), "a number of bytes"),
             _ => (value.as_bool().is_some(), "true or false"),
         };
         if !is_right {
@@ -168,6 +169,10 @@ fn is_time(value: &Value) -> bool {
         Value::Float(seconds) => *seconds > 0.0 && seconds.is_finite(),
         other => other.as_i64().is_some_and(|seconds| seconds > 0),
     }
+}
+
+fn is_size(value: &Value) -> bool {
+    value.as_i64().is_some_and(|bytes| u32::try_from(bytes).is_ok())
 }
 
 /// What every node may have.
@@ -295,11 +300,13 @@ mod tests {
 
     #[test]
     fn a_chord_says_how_it_is_joined() {
-        let join = r#"{"mode": "collect", "expires": 2.5, "revoke_rest": true}"#;
+        let join = r#"{"mode": "collect", "expires": 2.5, "revoke_rest": true,
+            "header_results": false, "park_above": 65536}"#;
         let text = format!(r#"{{"chord": ["a"], "body": "b", "options": {{"join": {join}}}}}"#);
         let signature = parse(&text, Language::Json).unwrap();
         let Some(Value::Map(join)) = signature.options.get("join") else { panic!("{text}") };
         assert_eq!(join.get("revoke_rest"), Some(&true.into()));
+        assert_eq!(join.get("park_above"), Some(&65536.into()));
     }
 
     #[test]
@@ -324,6 +331,10 @@ mod tests {
             (
                 r#"{"group": [], "options": {"join": {"expires": 0}}}"#,
                 "options.join.expires must be a number of seconds above 0",
+            ),
+            (
+                r#"{"group": [], "options": {"join": {"park_above": -1}}}"#,
+                "options.join.park_above must be a number of bytes, not a number",
             ),
             (r#"{"chain": 3}"#, "chain must be an array, not a number"),
             (r#"{"chain": ["a", 3]}"#, "chain[1] must be an expression"),

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod calls;
+mod chords;
 mod control;
 mod dlq;
 mod endurance;

@@ -79,6 +79,11 @@ impl Inspection {
         }
     }
 
+    /// Number of parts that have ended, those that have failed included, while parts are missing.
+    pub fn ended(&self) -> u32 {
+        self.size.saturating_sub(self.missing_count)
+    }
+
     /// The answer as a message.
     pub fn encode(&self, correlation_id: &str) -> Result<Message, Error> {
         fields::short("correlation_id", correlation_id)?;
@@ -155,6 +160,7 @@ mod tests {
             age_ms: 1250,
         };
         for inspection in [some, Inspection::unknown("x")] {
+            assert_eq!(inspection.ended(), if inspection.size == 10 { 6 } else { 0 });
             let message = inspection.encode("q").unwrap();
             assert_eq!(Inspection::decode(&message, &Limits::default()), Ok(inspection));
         }
