@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use celeriac::protocol::canvas::{Canvas, Ids, JoinDefaults};
-use celeriac::protocol::{Graph, Map, Signature, Value};
+use celeriac::protocol::{Map, Signature, Value};
 use celeriac::{AnyResult, AsyncResult, Client, ResultError, Workflow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -68,11 +68,10 @@ async fn run(common: &Common, workflow: Signature, how: &WorkflowArgs) -> Result
         let of = chord_of(&result).map(|id| format!(", of chord {id}")).unwrap_or_default();
         format!("sent a workflow; its result is that of {kind} {}{of}", result.id())
     };
-    let states = || match how.wait {
-        true => tasks.iter().map(|task| (task.id().to_owned(), task.state())).collect(),
-        false => HashMap::new(),
+    let states = || -> HashMap<_, _> {
+        tasks.iter().map(|task| (task.id().to_owned(), task.state())).collect()
     };
-    let drawing = |format| graph::draw(&Graph::of(&frozen).with_states(&states()), format);
+    let drawing = |format| graph::draw(&frozen, how.wait.then(states).as_ref(), format);
     let mut exit = Exit::Success;
     if how.wait {
         output.show_to_people(sentence);
@@ -191,7 +190,7 @@ fn object(result: &AnyResult, status: &str) -> Map {
 }
 
 /// Standard output has one object in each line then, and nothing else.
-fn add_drawing(object: &mut Map, drawing: Option<String>) {
+fn add_drawing(object: &mut Map, drawing: Option<Value>) {
     if let Some(drawing) = drawing {
         object.push("graph", drawing);
     }

@@ -106,6 +106,17 @@ Examples:
   celeriac chord 'square(0)' 'square(1)' 'square(2)' --body sum_task --wait
   celeriac graph 'group(square(2), square(3)) | sum_task' --format dot | dot -Tsvg > sums.svg";
 
+const STATES_MORE: &str = "\
+States:
+  Those who wait for a workflow know the states of its tasks: a run with --wait --graph draws them
+  at its end. They can be drawn later from what was shown: the workflow with the ids of its tasks,
+  and lines that tell of them, of a run with --json --wait or of the events:
+      celeriac events --enable --json > told.json &
+      celeriac chord 'square(1)' 'square(2)' --body sum_task --json --graph json > sent.json
+      celeriac graph --from sent.json --states told.json
+  A task of which nothing is told has a question mark. Callbacks and errbacks always have one: they
+  report to nobody, and get their ids from the workers that call them.";
+
 const TREE_MORE: &str = "\
 The tree, in JSON or TOML:
   \"add(2, 2) | multiply(3)\"                 an expression, see celeriac chain --help
@@ -179,7 +190,7 @@ pub(crate) enum Command {
     #[command(after_long_help = chord::MORE)]
     Progress(ProgressArgs),
     /// Draw a workflow without sending it.
-    #[command(after_long_help = WORKFLOW_MORE)]
+    #[command(after_long_help = format!("{STATES_MORE}\n\n{WORKFLOW_MORE}"))]
     Graph(GraphArgs),
     /// Tell workers to change: limits, slots, queues, shutdown.
     #[command(after_long_help = CONTROL_MORE)]
@@ -296,9 +307,14 @@ pub(crate) struct GraphArgs {
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub(crate) workflow: Option<String>,
 
-    /// A file that ends in .json or .toml, or "-" for JSON from standard input.
+    /// A file that ends in .json or .toml, or "-" for JSON from standard input; also one that a run
+    /// with --json --graph json has written.
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
+
+    /// Draw the states of the tasks, too: a file with lines of --json, or "-" for standard input.
+    #[arg(long, value_name = "FILE", requires = "from", conflicts_with = "workflow")]
+    pub(crate) states: Option<PathBuf>,
 
     /// The language of the drawing.
     #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
@@ -312,6 +328,8 @@ pub(crate) enum GraphFormat {
     Mermaid,
     /// DOT, for Graphviz.
     Dot,
+    /// No drawing but the workflow itself, with the ids of its tasks if it was sent.
+    Json,
 }
 
 /// How a workflow is sent, and whether to wait.
@@ -455,6 +473,7 @@ mod tests {
             &["run"],
             &["graph"],
             &["graph", "a", "--format", "png"],
+            &["graph", "a", "--states", "told.json"],
             &["progress"],
             &["progress", "id", "--timeout", "soon"],
             &["completions", "dos"],

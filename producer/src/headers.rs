@@ -1,8 +1,8 @@
 //! Headers of chords that do not report to this process: how many of their parts have ended, as
 //! their joiners say.
 //!
-//! Only for a bar: what cannot be asked for is left out. **Invariant:** at most [`ASKED_MAX`] chords
-//! are asked about at a time, and nothing waits for an answer.
+//! Only for a bar: what cannot be asked for is left out. **Invariant:** at most [`ASKED_MAX`]
+//! chords are asked about at a time, and nothing waits for an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

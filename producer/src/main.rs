@@ -22,6 +22,7 @@ mod lines;
 mod output;
 mod ping;
 mod progress;
+mod states;
 mod unique;
 mod workflow;
 

@@ -19,6 +19,17 @@ const BYTES_MAX: u64 = 16 << 20;
 
 /// Reads the tree of a file, or of standard input for "-".
 pub(crate) fn open(path: &Path) -> Result<Signature, Failure> {
+    read_with(tree::parse, path)
+}
+
+/// The same; what a run with `--json --graph json` has shown stands for its workflow.
+pub(crate) fn open_shown(path: &Path) -> Result<Signature, Failure> {
+    read_with(tree::parse_shown, path)
+}
+
+type Parse = fn(&str, Language) -> Result<Signature, String>;
+
+fn read_with(parse: Parse, path: &Path) -> Result<Signature, Failure> {
     let is_stdin = path.as_os_str() == "-";
     let language = match path.extension().and_then(|it| it.to_str()) {
         _ if is_stdin => Language::Json,
@@ -33,8 +44,7 @@ pub(crate) fn open(path: &Path) -> Result<Signature, Failure> {
     let text = text.map_err(|error| {
         Failure::usage(format!("failed to read {}: {}", path.display(), cli::sentence(&error)))
     })?;
-    tree::parse(&text, language)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    parse(&text, language).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 fn read(source: impl Read) -> io::Result<String> {

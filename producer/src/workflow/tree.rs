@@ -26,7 +26,22 @@ pub(crate) enum Language {
 
 /// Reads a tree; the error is one sentence with the path to the place.
 pub(crate) fn parse(text: &str, language: Language) -> Result<Signature, String> {
-    let tree = match language {
+    node(decode(text, language)?, &Path::Root)
+}
+
+/// The same; what a run with `--json --graph json` has shown stands for its workflow.
+pub(crate) fn parse_shown(text: &str, language: Language) -> Result<Signature, String> {
+    let mut tree = decode(text, language)?;
+    if let Value::Map(shown) = &mut tree
+        && let Some(Value::Map(workflow)) = shown.remove("graph")
+    {
+        return node(Value::Map(workflow), &Path::Root);
+    }
+    node(tree, &Path::Root)
+}
+
+fn decode(text: &str, language: Language) -> Result<Value, String> {
+    Ok(match language {
         Language::Json => {
             let decoded = json::decode(text.as_bytes(), &Limits::default());
             decoded
@@ -38,8 +53,7 @@ pub(crate) fn parse(text: &str, language: Language) -> Result<Signature, String>
             })?;
             from_toml(toml::Value::Table(table))
         }
-    };
-    node(tree, &Path::Root)
+    })
 }
 
 /// Where a node is, for errors; borrowed, because most trees have none.

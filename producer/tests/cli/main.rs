@@ -9,6 +9,7 @@ mod control;
 mod dlq;
 mod endurance;
 mod events;
+mod graphs;
 mod run;
 mod setup;
 mod steering;

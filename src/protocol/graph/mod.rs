@@ -35,6 +35,8 @@ const LABEL_MAX: usize = 48;
 pub struct Graph {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
+    /// States were added: a task without one is one of which nothing is known.
+    has_states: bool,
 }
 
 /// A place in the graph.
@@ -86,9 +88,11 @@ impl Graph {
         graph
     }
 
-    /// Adds the states of tasks, by their ids. Tasks whose id no signature says have none.
+    /// Adds the states of tasks, by their ids. A task without one, or whose id no signature says,
+    /// as those of callbacks, is drawn with a question mark.
     #[must_use]
     pub fn with_states(mut self, states: &HashMap<String, TaskState>) -> Self {
+        self.has_states = true;
         for node in &mut self.nodes {
             node.state = node.task_id.as_ref().and_then(|id| states.get(id)).cloned();
         }

@@ -22,7 +22,7 @@ impl Graph {
         let mut text = String::from("flowchart LR\n");
         for (at, node) in self.nodes.iter().enumerate() {
             let shape = match &node.kind {
-                Kind::Task(label) => format!("[\"{}\"]", mermaid_text(&shown(label, node))),
+                Kind::Task(label) => format!("[\"{}\"]", mermaid_text(&self.shown(label, node))),
                 Kind::Joint => "(( ))".to_owned(),
             };
             let class = look(node).map_or_else(String::new, |(class, ..)| format!(":::{class}"));
@@ -51,7 +51,7 @@ impl Graph {
         let mut text = String::from("digraph workflow {\n    rankdir=LR;\n    node [shape=box];\n");
         for (at, node) in self.nodes.iter().enumerate() {
             let attributes = match &node.kind {
-                Kind::Task(label) => format!("label=\"{}\"", dot_text(&shown(label, node))),
+                Kind::Task(label) => format!("label=\"{}\"", dot_text(&self.shown(label, node))),
                 Kind::Joint => "shape=point".to_owned(),
             };
             let colours = look(node).map_or_else(String::new, |(_, fill, stroke)| {
@@ -70,15 +70,19 @@ impl Graph {
         text.push_str("}\n");
         text
     }
+
+    fn shown(&self, label: &str, node: &Node) -> String {
+        match &node.state {
+            Some(state) => format!("{label}: {state}"),
+            None if self.has_states => format!("{label}: ?"),
+            None => label.to_owned(),
+        }
+    }
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing into a string cannot fail.
     let _ = writeln!(text, "{line}");
-}
-
-fn shown(label: &str, node: &Node) -> String {
-    node.state.as_ref().map_or_else(|| label.to_owned(), |state| format!("{label}: {state}"))
 }
 
 fn look(node: &Node) -> Option<&'static (&'static str, &'static str, &'static str)> {
@@ -141,10 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn without_states_there_are_no_question_marks() {
+        let graph = Graph::of(&Signature::new("a"));
+        assert!(graph.to_dot().contains("label=\"a()\"") && graph.to_mermaid().contains("\"a()\""));
+    }
+
+    #[test]
     fn mermaid_has_nodes_edges_and_looks() {
         let expected = "flowchart LR\n\
             \x20   t0[\"a#quot;#lt;b(): FAILURE\"]:::failure\n\
-            \x20   t1[\"c \\()\"]\n\
+            \x20   t1[\"c \\(): ?\"]\n\
             \x20   t0 -. link_error .-> t1\n\
             \x20   classDef failure fill:#f8d7da,stroke:#b02a37\n";
         assert_eq!(graph().to_mermaid(), expected);
@@ -155,7 +165,7 @@ mod tests {
         let expected = "digraph workflow {\n    rankdir=LR;\n    node [shape=box];\n\
             \x20   t0 [label=\"a\\\"<b(): FAILURE\", style=filled, fillcolor=\"#f8d7da\", \
             color=\"#b02a37\"];\n\
-            \x20   t1 [label=\"c \\\\()\"];\n\
+            \x20   t1 [label=\"c \\\\(): ?\"];\n\
             \x20   t0 -> t1 [style=dashed, label=\"link_error\"];\n}\n";
         assert_eq!(graph().to_dot(), expected);
     }
