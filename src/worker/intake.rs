@@ -63,6 +63,8 @@ pub(super) fn read(delivery: Delivery, crew: &Crew) -> Result<Job, Box<Finished>
     gather::name_task(&mut task_message.headers);
     let TaskBody { args, kwargs, embed } = take(&mut task_message.body);
     let (sequel, problem) = Sequel::read(embed, &task_message.headers.extra);
+    let join = || crew.client.composer().join();
+    let problem = problem.or_else(|| sequel.as_deref()?.unsendable(join));
     let judged = check(&task_message, problem, crew);
     let ignore_result = judged.as_ref().ok().and_then(|task| task.options.ignore_result);
     let TaskMessage { mut headers, serializer, reply_to, correlation_id, .. } = task_message;

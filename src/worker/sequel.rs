@@ -4,10 +4,10 @@
 //! Does not publish anything (see `follow` and `downfall`). **Invariant:** a message whose sequel
 //! this worker cannot carry out is refused before its task runs.
 
-use super::follow::chained;
-use crate::protocol::canvas::Canvas;
+use super::follow::{chained, group_of};
+use crate::protocol::canvas::{self, Call, Canvas, JoinDefaults};
 use crate::protocol::join::Link;
-use crate::protocol::{Embed, Map, Signature, Value};
+use crate::protocol::{CallOptions, Embed, Map, Signature, Value};
 
 /// What is to follow a task. Most tasks have none, and then nothing is kept for it.
 #[derive(Debug, Default)]
@@ -42,19 +42,27 @@ impl Sequel {
             link,
             added: Vec::new(),
         };
-        let problem = problem
-            .or_else(|| read.foreign_chord.is_some().then(foreign))
-            .or_else(|| read.unreadable());
+        let problem = problem.or_else(|| read.foreign_chord.is_some().then(foreign));
         (Some(read).filter(|read| !read.is_empty()).map(Box::new), problem)
     }
 
-    /// Why what comes next is no workflow, if it is none. Later steps are looked at by those before
-    /// them.
-    fn unreadable(&self) -> Option<String> {
-        let next = self.callbacks.iter().chain(self.chain.last());
-        let mut composites = next.filter(|it| it.subtask_type.is_some());
-        let failed = composites.find_map(|it| Canvas::from_signature(it.clone()).err())?;
-        Some(format!("what follows this task cannot be read: {}", chained(&failed)))
+    /// Why what comes next can never be sent, as far as that is known before there is a value: it
+    /// is no workflow, or too large, or names two of its parts alike. Later steps are looked at by
+    /// those before them.
+    pub(super) fn unsendable(&self, join: impl Fn() -> JoinDefaults) -> Option<String> {
+        let is_composite = |it: &Signature| it.subtask_type.is_some();
+        let callbacks = self.callbacks.iter().filter(|it| is_composite(it));
+        let callbacks = callbacks.map(|it| (it.clone(), None));
+        let next = self.chain.split_last().filter(|(next, _)| is_composite(next));
+        let next = next.map(|(next, rest)| (next.clone(), Some(rest.to_vec())));
+        let errbacks = self.errbacks.iter().any(is_composite);
+        let errbacks = errbacks.then(|| (group_of(self.errbacks.clone()), None));
+        let failed = callbacks.chain(next).chain(errbacks).find_map(|(workflow, chain)| {
+            let options = CallOptions { chain, ..CallOptions::default() };
+            let call = Call { options, join: join(), ..Call::default() };
+            Canvas::from_signature(workflow).and_then(|it| canvas::lower(it, call)).err()
+        });
+        Some(format!("what follows this task cannot be sent: {}", chained(&failed?)))
     }
 
     /// The sequel of a message whose body could not be read.
@@ -100,6 +108,13 @@ mod tests {
         Map::from_iter([(Link::HEADER, link)])
     }
 
+    /// Why nothing with this is run by a worker whose groups have three members at most.
+    fn problem(embed: Embed) -> Option<String> {
+        let join = || JoinDefaults { max_size: 3, ..JoinDefaults::default() };
+        let (sequel, problem) = Sequel::read(embed, &Map::new());
+        problem.or_else(|| sequel?.unsendable(join))
+    }
+
     fn linked() -> Map {
         let link = Link { chord: "c".into(), route: "join.1".into(), ..Link::default() };
         headers(link.into_value())
@@ -129,20 +144,40 @@ mod tests {
     }
 
     #[test]
-    fn a_next_step_or_callback_that_is_no_workflow_is_refused() {
+    fn what_follows_and_is_no_workflow_is_refused() {
         let step = |kind: &str| {
             let subtask_type = Some(kind.to_owned());
             Signature { subtask_type, ..Signature::new("celery.x") }
         };
-        let problem = |embed: Embed| Sequel::read(embed, &Map::new()).1;
         let chain = |last: Signature| Some(vec![Signature::new("later"), last]);
         let refused = problem(Embed { chain: chain(step("loop")), ..Embed::default() }).unwrap();
         assert!(refused.contains("unknown workflow type 'loop'"), "{refused}");
         let refused = problem(Embed { chain: chain(step("chord")), ..Embed::default() }).unwrap();
         assert!(refused.contains("body"), "{refused}");
         assert!(problem(Embed { callbacks: chain(step("loop")), ..Embed::default() }).is_some());
+        assert!(problem(Embed { errbacks: chain(step("loop")), ..Embed::default() }).is_some());
         let later = Some(vec![step("loop"), Signature::new("next")]);
         assert_eq!(problem(Embed { chain: later, ..Embed::default() }), None);
+    }
+
+    #[test]
+    fn what_follows_and_is_too_large_or_names_parts_alike_is_refused() {
+        let group = |members: &[&str]| {
+            let task = |id: &&str| {
+                let options = Map::from_iter([("task_id", *id)]);
+                Signature { options, ..Signature::new("t") }
+            };
+            group_of(members.iter().map(task).collect())
+        };
+        let step = |step: Signature| Embed { chain: Some(vec![step]), ..Embed::default() };
+        assert_eq!(problem(step(group(&["a", "b", "c"]))), None);
+        let refused = problem(step(group(&["a", "b", "c", "d"]))).unwrap();
+        assert!(refused.contains("a group of 4 is larger than the limit of 3"), "{refused}");
+        let refused = problem(step(group(&["a", "b", "a"]))).unwrap();
+        assert!(refused.contains("the id a occurs twice"), "{refused}");
+        let inner = group_of(vec![Signature::new("t"), group(&["a", "b", "c", "d"])]);
+        let errbacks = Embed { errbacks: Some(vec![inner]), ..Embed::default() };
+        assert!(problem(errbacks).unwrap().contains("a group of 4"));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use celeriac::Value;
 use celeriac::amqp::{Consumer, ConsumerOptions, Publish, PublishError, Publisher, QueueSpec};
 use celeriac::protocol::{
-    CallOptions, Limits, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
+    CallOptions, Limits, Map, Message, Signature as SignatureData, TaskHeaders, TaskMessage,
+    msgpack,
 };
 use xtask::{FetchedMessage, QueueDepth};
 
@@ -23,18 +24,72 @@ struct Case {
     exception: &'static str,
 }
 
-const CASES: [Case; 10] = [
+/// Lists inside one another, far beyond what is read.
+const LEVELS: usize = 10_000;
+
+/// The body of a call of which a chain of this one step is to follow.
+fn followed_by(step: &Value) -> Vec<u8> {
+    let embed = Map::from_iter([("chain", Value::Array(vec![step.clone()]))]);
+    let body = vec![Value::Array(vec![1.into(), 2.into()]), Map::new().into(), embed.into()];
+    let mut encoded = Vec::new();
+    msgpack::encode(&body.into(), &mut encoded).unwrap();
+    encoded
+}
+
+/// A chain of chains.
+fn nested(levels: usize) -> Value {
+    let mut step = SignatureData::new("tests.add");
+    for _ in 0..levels {
+        let kwargs = Map::from_iter([("tasks", Value::Array(vec![step.into_value()]))]);
+        let subtask_type = Some("chain".to_owned());
+        step = SignatureData { kwargs, subtask_type, ..SignatureData::new("celery.chain") };
+    }
+    step.into_value()
+}
+
+const CASES: [Case; 13] = [
     Case {
         name: "ten-thousand-levels",
         task: "tests.add",
         spoil: |message| {
             let mut body = vec![0x93];
-            body.extend([0x91; 10_000]);
+            body.extend([0x91; LEVELS]);
             body.extend([0x90, 0x80, 0x80]);
             message.body = body;
         },
         reason: "body",
         exception: "DecodeError",
+    },
+    Case {
+        name: "ten-thousand-levels-of-json",
+        task: "tests.add",
+        spoil: |message| {
+            message.properties.content_type = Some("application/json".to_owned());
+            message.properties.content_encoding = Some("utf-8".to_owned());
+            let (open, close) = ("[".repeat(LEVELS), "]".repeat(LEVELS));
+            message.body = format!("[[{open}{close}], {{}}, {{}}]").into_bytes();
+        },
+        reason: "body",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "ten-thousand-steps-inside-one-another",
+        task: "tests.add",
+        spoil: |message| {
+            let mut body = b"\x93\x90\x80\x81\xa5chain".to_vec();
+            body.extend(b"\x91\x82\xa4task\xa1c\xa4args".repeat(LEVELS));
+            body.push(0x90);
+            message.body = body;
+        },
+        reason: "body",
+        exception: "DecodeError",
+    },
+    Case {
+        name: "workflows-inside-one-another",
+        task: "tests.add",
+        spoil: |message| message.body = followed_by(&nested(70)),
+        reason: "canvas",
+        exception: "NotImplementedError",
     },
     Case {
         name: "unknown-task",
@@ -199,6 +254,41 @@ async fn a_task_that_a_workflow_of_an_unknown_type_follows_is_parked_and_all_cal
     }
     let parked = parked(&bundle, 1).pop().unwrap();
     assert_eq!(parked.header("dead_reason").unwrap(), "canvas");
+    stop(worker).await;
+    assert!(bundle.probe.runs().is_empty(), "it is to run once it was mended");
+    bundle.settled();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_group_beyond_the_limit_follows_is_parked_and_its_caller_is_told() {
+    let bundle = Bundle::with("huge-group", |config| config.task_queues = vec![queue(LIMBO)]).await;
+    let worker = bundle.worker().await;
+    let publisher = Publisher::new(bundle.client.connection());
+    let member = Map::from_iter([("task", "tests.add")]);
+    let tasks = Value::Array(vec![member.into(); 1_000_001]);
+    let group = SignatureData {
+        kwargs: Map::from_iter([("tasks", tasks)]),
+        subtask_type: Some("group".to_owned()),
+        ..SignatureData::new("celery.group")
+    };
+    let (result, mut message) = call(&bundle, "tests.both", "huge").await;
+    message.body = followed_by(&group.into_value());
+    let body = message.body.clone();
+    publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
+    let error = result.get(PATIENCE).await.unwrap_err();
+    let limit = "a group of 1000001 is larger than the limit of 1000000: split it";
+    assert!(error.to_string().contains(limit), "{error}");
+    let dead = ConsumerOptions::new([QueueSpec::existing("celeriac.dead")]);
+    let (mut deliveries, handle) = Consumer::start(bundle.client.connection(), dead).await.unwrap();
+    let mut parked = Vec::new();
+    assert!(within(deliveries.next_burst(&mut parked)).await);
+    let parked = parked.pop().unwrap();
+    let header = |name| parked.message.header(name).and_then(Value::as_str);
+    assert_eq!(header("dead_reason"), Some("canvas"));
+    assert!(header("dead_error").unwrap().contains(limit), "{:?}", header("dead_error"));
+    assert!(parked.message.body == body, "the message is as it was");
+    parked.token.ack();
+    handle.close().await;
     stop(worker).await;
     assert!(bundle.probe.runs().is_empty(), "it is to run once it was mended");
     bundle.settled();
