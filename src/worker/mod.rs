@@ -15,6 +15,8 @@ mod admission;
 mod attempt;
 mod autoscale;
 mod binder;
+#[cfg(test)]
+mod captures;
 mod comeback;
 mod consume;
 mod control;

@@ -37,6 +37,8 @@ use super::running::Crew;
 use crate::amqp::{self, Connection, layout};
 use crate::client::connection_options;
 use balance::balance;
+#[cfg(test)]
+pub(super) use outcome::following;
 pub(super) use outcome::{bereaved, failed as chord_failed};
 use shard::Shard;
 

@@ -47,7 +47,7 @@ pub(super) fn revocation(outcome: &Outcome) -> Option<Publish> {
 }
 
 /// What has to be published for `outcome`.
-pub(super) fn following(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
+pub(in crate::worker) fn following(outcome: &Outcome, scribe: &Scribe<'_>) -> Following {
     match outcome {
         Outcome::Complete { open, parts } => complete(open, parts, scribe),
         Outcome::Failed { open, failure, .. } => {
