@@ -275,7 +275,8 @@ async fn a_task_that_a_group_beyond_the_limit_follows_is_parked_and_its_caller_i
     message.body = followed_by(&group.into_value());
     let body = message.body.clone();
     publisher.publish(Publish::new("", "celeriac", message)).await.unwrap();
-    let error = result.get(PATIENCE).await.unwrap_err();
+    // A million members are read, and looked at.
+    let error = result.get(PATIENCE * 4).await.unwrap_err();
     let limit = "a group of 1000001 is larger than the limit of 1000000: split it";
     assert!(error.to_string().contains(limit), "{error}");
     let dead = ConsumerOptions::new([QueueSpec::existing("celeriac.dead")]);
