@@ -12,7 +12,7 @@ use celeriac::backoff::Backoff;
 use celeriac::protocol::{Message, Properties};
 use xtask::{QueueDepth, TestVhost};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Setup {
     // Before the virtual host, which would cut it otherwise.

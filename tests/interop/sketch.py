@@ -47,7 +47,7 @@ def main():
     channel.basic_consume(QUEUE, callback=run)
     print("ready", flush=True)
     while len(ended) < 2:
-        connection.drain_events(timeout=60)
+        connection.drain_events(timeout=120)
     print(*ended, flush=True)
 
 

@@ -283,7 +283,7 @@ pub(crate) fn wait_child(child: &mut Child, within: Duration) -> Result<ExitStat
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(120);
 
     fn shell(script: &str) -> Spawned {
         Spawned::start(Command::new("sh").args(["-c", script])).unwrap()

@@ -31,7 +31,7 @@ impl Redis {
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
         command.args(["--appendonly", "no", "--dir"]).arg(directory);
         let server = Spawned::start(&mut command)?;
-        server.wait_for_line("Ready to accept connections", Duration::from_secs(20))?;
+        server.wait_for_line("Ready to accept connections", Duration::from_secs(120))?;
         Ok(Self { port, _server: server })
     }
 

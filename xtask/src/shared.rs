@@ -100,7 +100,7 @@ pub fn down() -> Result<()> {
     let _ = fs::remove_file(directory.join("state.json"));
     kill_node(&directory)?;
     // The keeper ends the node's port mapper.
-    wait_until("the keeper of the node is gone", Duration::from_secs(10), || {
+    wait_until("the keeper of the node is gone", Duration::from_secs(60), || {
         keeper_pid.is_none_or(|pid| !is_alive(pid)).then_some(())
     })
 }
