@@ -12,6 +12,7 @@ mod chord_progress;
 mod chords;
 mod chords_faults;
 mod chords_order;
+mod chords_timeout;
 mod control;
 mod dates;
 mod dead_letters;

@@ -8,6 +8,7 @@ use celeriac::protocol::join::{Open, Record};
 use celeriac::protocol::{self, CallOptions, Limits, Map, ResultMeta, Value, json};
 use celeriac::{Config, Signature};
 use serde_json::json as js;
+use xtask::TestVhost;
 
 use crate::bundle::{Bundle, PATIENCE, within};
 
@@ -57,7 +58,12 @@ impl Bundle {
 
     /// The same with other settings.
     pub(crate) async fn joining_with(hint: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let bundle = Self::with(hint, change).await;
+        Self::joining_on(TestVhost::create(hint).unwrap(), change).await
+    }
+
+    /// The same on a virtual host that is there.
+    pub(crate) async fn joining_on(vhost: TestVhost, change: impl FnOnce(&mut Config)) -> Self {
+        let bundle = Self::on(vhost, change).await;
         let queues = vec![QueueSpec::classic(CALLER)];
         let topology = Topology { queues, ..Topology::default() };
         within(bundle.client.connection().declare(&topology)).await.unwrap();
