@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::world::{Adding, Choice, Plan, World, settings};
 use crate::results::join::JoinSettings;
+use crate::results::join::settings::Rule;
 
 /// What an exploration found.
 #[derive(Debug)]
@@ -111,5 +112,38 @@ fn a_part_that_adds_another_in_the_run_that_dies_only_and_a_kill() {
 fn a_classic_queue_that_crashes() {
     let settings = JoinSettings { write_ahead: true, ..settings() };
     let plan = Plan { chords: vec![1], crashes: 1, settings, ..Plan::default() };
+    assert_good(&plan, 300_000);
+}
+
+#[test]
+fn two_chords_in_one_shard_and_a_kill() {
+    assert_good(&Plan { chords: vec![1, 1], kills: 1, ..Plan::default() }, 300_000);
+}
+
+#[test]
+fn a_part_that_comes_after_the_body_while_another_chord_goes_on() {
+    let plan = Plan { chords: vec![1, 1], twice: vec![(0, 0)], ..Plan::default() };
+    assert_good(&plan, 300_000);
+}
+
+#[test]
+fn a_part_that_comes_late_and_what_a_dead_session_publishes_late() {
+    let plan = Plan { chords: vec![1], twice: vec![(0, 0)], kills: 1, ..Plan::default() };
+    assert_good(&Plan { late: true, ..plan }, 300_000);
+}
+
+#[test]
+fn a_deadline_that_passes_at_any_point_and_a_kill() {
+    let plan = Plan { expires_ms: 5, hasty: true, kills: 1, ..Plan::default() };
+    assert_good(&plan, 300_000);
+    let twice = vec![(0, 0)];
+    assert_good(&Plan { chords: vec![1], twice, late: true, ..plan.clone() }, 300_000);
+    let explored = explore(&plan.broken(Rule::ExpireByRecord), 300_000);
+    assert!(explored.bad.as_ref().is_some_and(|bad| bad.contains("G2")), "{explored:?}");
+}
+
+#[test]
+fn a_deadline_that_passes_at_any_point_of_two_chords() {
+    let plan = Plan { chords: vec![1, 1], expires_ms: 3, hasty: true, ..Plan::default() };
     assert_good(&plan, 300_000);
 }

@@ -46,9 +46,14 @@ pub(super) enum Choice {
     Late,
     /// The session dies between two events.
     Kill,
+    /// A channel is closed whose consumer was cancelled before.
+    Release,
     /// The broker crashes; the bits say what of the undecided is on disk.
     Crash(u64),
 }
+
+/// The tag of what a channel holds whose consumer was cancelled.
+const ELSEWHERE: u64 = u64::MAX;
 
 #[derive(Clone, Debug)]
 struct Message {
@@ -57,7 +62,7 @@ struct Message {
     digest: u64,
     writer: Writer,
     deliveries: u64,
-    /// Its tag in the living session.
+    /// Its tag in the living session, or [`ELSEWHERE`].
     tag: Option<u64>,
     on_disk: bool,
     /// When it was acked, and the number of confirms at that time.
@@ -193,8 +198,15 @@ impl World {
         if !self.late.is_empty() {
             choices.push(Choice::Late);
         }
-        let due = self.session.joiner.next_deadline().is_some_and(|at| at <= self.plan.horizon_ms);
-        if due && (is_idle || self.plan.impatient) {
+        if self.queue.iter().any(|message| message.tag == Some(ELSEWHERE)) {
+            choices.push(Choice::Release);
+        }
+        let plan = &self.plan;
+        let is_due = |at| {
+            let may_pass = is_idle || plan.impatient || (plan.hasty && at <= plan.expires_ms);
+            at <= plan.horizon_ms && may_pass
+        };
+        if self.session.joiner.next_deadline().is_some_and(is_due) {
             choices.push(Choice::Tick);
         }
         choices
@@ -254,6 +266,10 @@ impl World {
             Choice::Kill => {
                 self.kills_left -= 1;
                 self.next_session();
+            }
+            Choice::Release => {
+                let held = self.queue.iter_mut().filter(|it| it.tag == Some(ELSEWHERE));
+                held.for_each(|message| message.tag = None);
             }
             Choice::Crash(bits) => self.crash(bits),
             Choice::Deliver | Choice::Confirm(_) | Choice::Outcome(_) | Choice::Tick => {
@@ -550,8 +566,9 @@ impl World {
 
     /// The session is gone; the next one gets everything that is unacked, in order.
     fn next_session(&mut self) {
+        let kept = self.plan.careless_givers.then_some(ELSEWHERE);
         for message in &mut self.queue {
-            message.tag = None;
+            message.tag = message.tag.and(kept);
             if matches!(message.writer, Writer::Session(_)) {
                 message.writer = Writer::Nobody;
             }

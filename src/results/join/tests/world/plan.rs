@@ -33,10 +33,14 @@ pub(in super::super) struct Plan {
     pub(in super::super) odds: usize,
     /// Whether time may pass while there is something to do.
     pub(in super::super) impatient: bool,
+    /// Whether it may until the chords expire.
+    pub(in super::super) hasty: bool,
     /// Whether workers ack their task before the record is confirmed.
     pub(in super::super) careless_workers: bool,
     /// Whether parts are sent before the open is confirmed.
     pub(in super::super) careless_producer: bool,
+    /// Whether sessions end with a cancel of their consumer, and their channel is closed later.
+    pub(in super::super) careless_givers: bool,
     /// Whether workers send added parts after the record that counts them.
     pub(in super::super) careless_adders: bool,
 }
@@ -61,8 +65,10 @@ impl Default for Plan {
             late: false,
             odds: 25,
             impatient: false,
+            hasty: false,
             careless_workers: false,
             careless_producer: false,
+            careless_givers: false,
             careless_adders: false,
         }
     }
