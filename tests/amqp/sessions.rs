@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use celeriac::amqp::{
-    Error, Publish, PublishError, QueueKind, QueueSpec, Session, SessionDelivery, SessionEvent,
-    SessionOptions,
+    ConsumerOptions, Error, Publish, PublishError, QueueKind, QueueSpec, Session, SessionDelivery,
+    SessionEvent, SessionOptions,
 };
 
-use crate::setup::{Setup, connect, message, numbered, within};
+use crate::setup::{self, Setup, connect, message, numbered, within};
 use crate::tap::{ACK, CANCEL, CHANNEL_CLOSE, PUBLISH, Tap};
 
 /// A queue whose messages one consumer at a time gets.
@@ -260,4 +260,38 @@ async fn a_dropped_session_closes_its_channel_and_cancels_nothing() {
     hand_over(QueueKind::Quorum, Way::Drop).await;
     hand_over(QueueKind::Classic, Way::Drop).await;
     hand_over(QueueKind::Quorum, Way::DropWhilePublishing).await;
+}
+
+/// What rule 17 of docs/chords.md is for: what a joiner holds has to come before all that the next
+/// one publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_away_by_a_cancel_comes_behind_what_the_next_one_publishes() {
+    let setup = Setup::new("session-cancelled").await;
+    let queue = elected(QueueKind::Quorum);
+    setup.declare([queue.clone()]).await;
+    setup.fill("q", 3).await;
+    let mark = || Publish::new("", "q", message("mark"));
+    let order = |log: &Log| log.delivered.iter().map(|it| text(it).to_owned()).collect::<Vec<_>>();
+
+    let mut giver = open(&setup, "giver").await;
+    assert_eq!(take(&mut giver, 3).await.len(), 3);
+    within(giver.close()).await.unwrap();
+    let (mut next, mut log) = (open(&setup, "next").await, Log::default());
+    next.publish(mark());
+    log.fill(&mut next, |log| log.delivered.len() >= 4).await;
+    assert_eq!(order(&log), ["0", "1", "2", "mark"]);
+    (1..=4).for_each(|tag| next.ack(tag));
+    within(next.close()).await.unwrap();
+
+    setup.fill("q", 3).await;
+    let (mut deliveries, giver) = setup.consume(ConsumerOptions::new([queue]).prefetch(100)).await;
+    let held = setup::take(&mut deliveries, 3).await;
+    within(giver.cancel()).await;
+    let (mut next, mut log) = (open(&setup, "next").await, Log::default());
+    next.publish(mark());
+    log.fill(&mut next, |log| !log.delivered.is_empty()).await;
+    drop(held);
+    within(giver.close()).await;
+    log.fill(&mut next, |log| log.delivered.len() >= 4).await;
+    assert_eq!(order(&log), ["mark", "0", "1", "2"]);
 }

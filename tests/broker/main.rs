@@ -10,6 +10,7 @@ mod bundle;
 mod canvas;
 mod chord_progress;
 mod chords;
+mod chords_cost;
 mod chords_faults;
 mod chords_order;
 mod chords_timeout;

@@ -1,7 +1,6 @@
 //! Each rule of the protocol taken away makes some run fail; with it, the same runs pass.
 //!
-//! The numbers are those of the conformance tests in `docs/chords.md`. That a joiner closes its
-//! channel instead of cancelling its consumer (17) is for the tests of the session.
+//! The numbers are those of the conformance tests in `docs/chords.md`.
 
 use super::random::find;
 use super::world::{Adding, Choice, Plan, World, settings};
@@ -90,6 +89,15 @@ fn rule_12_records_are_acked_after_the_pack_that_covers_them() {
 fn rule_16_deadlines_are_decided_by_the_log() {
     let plan = Plan { expires_ms: 5, impatient: true, ..quorum() };
     assert_needed(Rule::ExpireByRecord, &plan, "G2");
+}
+
+/// That our session closes its channel, and what brokers make of a cancel, is for its own tests.
+#[test]
+fn rule_17_a_shard_is_given_away_by_closing_the_channel() {
+    let careless = Plan { careless_givers: true, ..quorum() };
+    let bad = find(&careless, SEEDS).expect("records come behind the mark");
+    assert!(bad.text.contains("G2"), "{}\n{}", bad.text, bad.steps);
+    assert_eq!(find(&quorum(), (bad.seed + 1).min(300)).map(|bad| bad.text), None);
 }
 
 #[test]
